@@ -1,0 +1,202 @@
+"""What the hub, the network or the disk refuses, in one message with the ways out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from ftcheck.errors import DiskError, FtcheckError, InputError, Unavailable
+
+__all__ = ["available", "disk_refusals"]
+
+_WAYS_OUT = (
+    "Three ways out: name a local folder or file instead; or fetch it once where there is a "
+    "network and set HF_HUB_OFFLINE=1 to use the cache ({cache}); or run the built-in recipe, "
+    "which needs no network: ftcheck run quickstart"
+)
+_OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+_DISK_ERRNOS = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+}
+
+
+@contextlib.contextmanager
+def available(what: str, place: str) -> Iterator[None]:
+    """Turn the libraries' many ways to say "not to be had" into `Unavailable`.
+
+    Args:
+        what: What is asked for, such as `model "gpt2"`.
+        place: `file:line` in the recipe that asks for it.
+
+    Raises:
+        Unavailable: The hub answered with an error, was not reached, or has no such thing.
+        DiskError: The cache cannot be written.
+        InputError: What came is not what it should be.
+    """
+    try:
+        with disk_refusals():
+            yield
+    except FtcheckError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        if reason is not None:
+            raise Unavailable(
+                f"{place}: {what}", where=_endpoint(), reason=reason, next_step=_ways_out()
+            ) from error
+        if isinstance(error, (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError)):
+            text = " ".join(str(error).split())
+            shown = text if len(text) <= 400 else f"{text[:397]}…"
+            raise InputError(
+                f"{place}: {what} cannot be loaded: {shown}",
+                next_step="Expected a causal language model with safetensors weights, or a data "
+                "set, that the installed versions can read.",
+            ) from error
+        raise
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _ways_out() -> str:
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    return _WAYS_OUT.format(cache=home)
+
+
+def _offline() -> bool:
+    return any(
+        os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE_SWITCHES
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _reason(error: BaseException) -> str | None:
+    """Why something could not be had, from the innermost error that says; `None` if none does."""
+    if _offline() and any(type(link).__name__ in _OFFLINE_NAMES for link in _chain(error)):
+        return "it is not in the cache, and the network is switched off (HF_HUB_OFFLINE)"
+    for link in reversed(list(_chain(error))):
+        status = getattr(getattr(link, "response", None), "status_code", None)
+        if status is not None:
+            return _STATUS.get(status, f"it answered with status {status}")
+        if type(link).__name__ in _NETWORK_NAMES:
+            return f"the connection failed ({_first_line(link)})"
+    for link in _chain(error):
+        if type(link).__name__ in _MISSING_NAMES:
+            return f"it is not there ({_first_line(link)})"
+    return None
+
+
+_STATUS = {
+    401: "there is no such repository, or it needs a token (status 401)",
+    403: "access is refused (status 403)",
+    404: "there is no such repository, revision or file (status 404)",
+    429: "too many requests (status 429)",
+    500: "an error on its side (status 500)",
+    502: "an error on its side (status 502)",
+    503: "it is overloaded or down (status 503)",
+    504: "it did not answer in time (status 504)",
+}
+# By name: the classes live in requests, urllib3, httpx or httpx2, by version of huggingface_hub.
+_NETWORK_NAMES = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "ConnectionError",
+        "ConnectionRefusedError",
+        "ConnectionResetError",
+        "ChunkedEncodingError",
+        "IncompleteRead",
+        "MaxRetryError",
+        "NameResolutionError",
+        "NewConnectionError",
+        "ProtocolError",
+        "ProxyError",
+        "ReadError",
+        "ReadTimeout",
+        "ReadTimeoutError",
+        "RemoteProtocolError",
+        "SSLError",
+        "Timeout",
+        "TimeoutException",
+        "gaierror",
+    }
+)
+_OFFLINE_NAMES = frozenset(
+    {
+        "OfflineModeIsEnabled",
+        "LocalEntryNotFoundError",
+        "DatasetNotFoundError",
+        "ConnectionError",
+        "FileNotFoundError",
+        "OSError",
+    }
+)
+_MISSING_NAMES = frozenset(
+    {
+        "DatasetNotFoundError",
+        "EntryNotFoundError",
+        "GatedRepoError",
+        "HFValidationError",
+        "LocalEntryNotFoundError",
+        "RepositoryNotFoundError",
+        "RevisionNotFoundError",
+    }
+)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().split("\n")
+    return lines[0] if lines[0] else type(error).__name__
+
+
+@contextlib.contextmanager
+def disk_refusals() -> Iterator[None]:
+    """Turn the operating system's refusals to read or write into `DiskError`.
+
+    Libraries in Rust and C++ pass them on as texts, so the text counts as well as the errno.
+
+    Raises:
+        DiskError: No space, no permission, or a read-only file system.
+    """
+    try:
+        yield
+    except FtcheckError:
+        raise
+    except Exception as error:
+        reason = _disk_reason(error)
+        if reason is None:
+            raise
+        file = next((f for e in _chain(error) if (f := getattr(e, "filename", None))), None)
+        subject = f"{file} cannot be used" if file else "A file cannot be written"
+        raise DiskError(
+            f"{subject}: {reason}.",
+            next_step="Free some space or change the permissions; --output-dir chooses another "
+            "place for the run, HF_HOME one for the cache.",
+        ) from error
+
+
+def _disk_reason(error: BaseException) -> str | None:
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in _DISK_ERRNOS:
+            return _DISK_ERRNOS[link.errno]
+        text = str(link)
+        for number, words in _DISK_ERRNOS.items():
+            if f"os error {number})" in text or os.strerror(number) in text:
+                return words
+    return None

@@ -1,0 +1,279 @@
+"""Step 1, data: the rows of text that a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftcheck.assets import eval_file, train_file
+from ftcheck.errors import DiskError
+from ftcheck.pipeline.availability import available, disk_refusals
+from ftcheck.recipe import Recipe
+from ftcheck.recipe.values import did_you_mean
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["EMBEDDED_DATA", "RawData", "load_data"]
+
+EMBEDDED_DATA = "ftcheck:python-functions"
+"""`data.path` of the embedded text."""
+
+_BUILDERS = {
+    ".txt": "text",
+    ".text": "text",
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+"""File suffix to the builder of `datasets` that reads it."""
+
+_SNIFFED_BYTES = 8192  # as git does: a NUL byte in the first 8,000 makes a file binary
+_LONGEST_ROW = 1_000_000
+"""Characters from which a row cannot be meant as one example: a file without line ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawData:
+    """Rows of text.
+
+    Attributes:
+        train: Rows to train on, with the one column `text_column`.
+        evaluation: Rows to evaluate on, with the same column; `None` where the recipe names none.
+        text_column: Name of that column.
+        dropped: Rows that `data.drop_empty` left out.
+    """
+
+    train: Dataset
+    evaluation: Dataset | None
+    text_column: str
+    dropped: int
+
+
+def load_data(recipe: Recipe) -> RawData:
+    """Load the rows of a recipe: split, shuffled, cut to the number of rows.
+
+    The order is that of `dataset.shuffle(seed=shuffle_seed).select(range(rows))`.
+
+    Raises:
+        InputError: A file is not what its suffix says, a column is not there, or there are too
+            few rows.
+        Unavailable: The hub, the network or the cache does not have the data set.
+    """
+    data = recipe.data
+    train = _rows(recipe, data.path, data.split, "data.path")
+    train, dropped = _without_empty(recipe, train)
+    if data.shuffle_seed is not None:
+        train = train.shuffle(seed=data.shuffle_seed)
+    if data.rows is not None:
+        if data.rows > len(train):
+            raise recipe.fault(
+                "data.rows",
+                f"asks for {data.rows} rows, and {data.path} has {len(train)}",
+                "Ask for fewer, or leave data.rows out to take all.",
+            )
+        train = train.select(range(data.rows))
+    train, evaluation = _evaluation(recipe, train)
+    _check_size(recipe, train, evaluation)
+    return RawData(
+        train=train, evaluation=evaluation, text_column=data.text_column, dropped=dropped
+    )
+
+
+def _evaluation(recipe: Recipe, train: Dataset) -> tuple[Dataset, Dataset | None]:
+    data = recipe.data
+    held_out: Dataset | None = None
+    if data.eval_fraction is not None:
+        count = round(len(train) * data.eval_fraction)
+        if count == 0 or count == len(train):
+            raise recipe.fault(
+                "data.eval_fraction",
+                f"{data.eval_fraction} of {len(train)} rows is {count} rows",
+                "Choose a share that leaves rows on both sides, or give more rows.",
+            )
+        held_out = train.select(range(len(train) - count, len(train)))
+        train = train.select(range(len(train) - count))
+    elif data.eval_split is not None:
+        held_out = _rows(recipe, data.path, data.eval_split, "data.eval_split")
+    elif data.eval_path is not None:
+        held_out = _rows(recipe, data.eval_path, "train", "data.eval_path")
+    if held_out is None:
+        return train, None
+    if data.eval_fraction is None:
+        held_out, _ = _without_empty(recipe, held_out)
+    if data.eval_rows is not None:
+        held_out = held_out.select(range(min(data.eval_rows, len(held_out))))
+    return train, held_out
+
+
+def _rows(recipe: Recipe, path: str, split: str, key: str) -> Dataset:
+    rows = _one_text_column(recipe, _load(recipe, path, split, key), path)
+    if not recipe.tokenization.packing:
+        _check_longest(recipe, rows, path)
+    return rows
+
+
+def _load(recipe: Recipe, path: str, split: str, key: str) -> Dataset:
+    if path == EMBEDDED_DATA:
+        files = {"train": train_file(), "eval": eval_file()}
+        if split not in files:
+            raise recipe.fault(
+                key, f"{path} has no split {split!r}", "Its splits are train and eval."
+            )
+        return _from_file(recipe, files[split], key)
+    local = recipe.resolve(path)
+    if local.is_file():
+        return _from_file(recipe, local, key)
+    if local.suffix.lower() in _BUILDERS:
+        raise recipe.fault(
+            key, f"there is no file {local}", "Paths start from the recipe's folder."
+        )
+    return _from_hub(recipe, str(local) if local.is_dir() else path, split, key)
+
+
+def _from_file(recipe: Recipe, file: Path, key: str) -> Dataset:
+    from datasets import load_dataset
+
+    builder = _BUILDERS.get(file.suffix.lower())
+    if builder is None:
+        raise recipe.fault(
+            key,
+            f"{file} has the suffix {file.suffix or '(none)'!r}",
+            f"Files are read by suffix: {', '.join(_BUILDERS)}.",
+        )
+    _check_readable(recipe, file, builder, key)
+    options = {"sample_by": recipe.data.text_unit} if builder == "text" else {}
+    return _built(
+        recipe,
+        key,
+        file,
+        lambda: load_dataset(builder, data_files=str(file), split="train", **options),
+    )
+
+
+def _built(recipe: Recipe, key: str, file: Path, load: Callable[[], Any]) -> Dataset:
+    """Run a builder of `datasets`; what it cannot parse is the file's fault."""
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        with disk_refusals():
+            rows: Dataset = load()
+            return rows
+    except (DatasetGenerationError, ValueError, KeyError, TypeError) as error:
+        reason = str(error.__cause__ or error).split("\n")[0] or type(error).__name__
+        raise recipe.fault(
+            key,
+            f"{file} cannot be read as {file.suffix.lower().removeprefix('.')}: {reason}",
+            "Check the file; each row must have the same columns.",
+        ) from error
+
+
+def _check_readable(recipe: Recipe, file: Path, builder: str, key: str) -> None:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            head = opened.read(_SNIFFED_BYTES)
+        if size == 0:
+            raise recipe.fault(key, f"{file} is empty", "Give a file with rows.")
+        if builder == "parquet":
+            return
+        if b"\0" in head:
+            raise recipe.fault(
+                key,
+                f"{file} holds binary data, expected text in UTF-8",
+                "Convert it to text, or name it by what it is (.parquet).",
+            )
+        _check_utf8(recipe, file, key)
+    except OSError as error:
+        raise DiskError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _check_utf8(recipe: Recipe, file: Path, key: str) -> None:
+    with file.open("rb") as opened:
+        for number, line in enumerate(opened, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise recipe.fault(
+                    key,
+                    f"{file}:{number}: byte 0x{line[error.start]:02x} at column "
+                    f"{error.start + 1} is not UTF-8",
+                    "Convert the file, for example with: iconv -f latin1 -t utf-8",
+                ) from error
+
+
+def _from_hub(recipe: Recipe, path: str, split: str, key: str) -> Dataset:
+    from datasets import load_dataset
+
+    data = recipe.data
+    with available(f'data set "{path}"', recipe.place(key)):
+        rows: Dataset = load_dataset(path, data.name, split=split, revision=data.revision)
+    return rows
+
+
+def _one_text_column(recipe: Recipe, rows: Dataset, path: str) -> Dataset:
+    column = recipe.data.text_column
+    if column not in rows.column_names:
+        raise recipe.fault(
+            "data.text_column",
+            f"{path} has no column {column!r}; it has {', '.join(map(repr, rows.column_names))}",
+            did_you_mean(column, rows.column_names) or "Name the column that holds the text.",
+        )
+    kind = getattr(rows.features[column], "dtype", None)
+    if kind not in ("string", "large_string"):
+        raise recipe.fault(
+            "data.text_column",
+            f"column {column!r} of {path} holds {kind or 'nested values'}, expected text",
+            "Name the column that holds the text.",
+        )
+    return rows.select_columns([column])
+
+
+def _check_longest(recipe: Recipe, rows: Dataset, path: str) -> None:
+    import pyarrow.compute as pc
+
+    lengths = pc.utf8_length(rows.data.column(recipe.data.text_column))
+    longest = pc.max(lengths).as_py()
+    if longest is not None and longest >= _LONGEST_ROW:
+        number = pc.index(lengths, longest).as_py() + 1
+        raise recipe.fault(
+            "data.path",
+            f"row {number} of {path} has {longest:,} characters, "
+            f"of which only the first {recipe.tokenization.max_length} tokens would be used",
+            "Put one example on a line, or set tokenization.packing = true to use all of it.",
+        )
+
+
+def _without_empty(recipe: Recipe, rows: Dataset) -> tuple[Dataset, int]:
+    """Rows that hold text; missing texts are an error unless empty rows are dropped."""
+    column = recipe.data.text_column
+    if recipe.data.drop_empty:
+        texts = rows[column]
+        kept = [index for index, text in enumerate(texts) if text and not text.isspace()]
+        return rows.select(kept), len(rows) - len(kept)
+    missing = rows.data.column(column).null_count
+    if missing:
+        raise recipe.fault(
+            "data.text_column",
+            f"{missing} of {len(rows)} rows have no value in column {column!r}",
+            "Set data.drop_empty = true to leave them out.",
+        )
+    return rows, 0
+
+
+def _check_size(recipe: Recipe, train: Dataset, evaluation: Dataset | None) -> None:
+    fewest = 1 if recipe.tokenization.packing else 2
+    if len(train) < fewest:
+        count = "no rows" if len(train) == 0 else f"{len(train)} row"
+        raise recipe.fault(
+            "data.path",
+            f"{recipe.data.path} gives {count} to train on, expected {fewest} or more",
+            "Give more rows; one example stands on a line (data.text_unit).",
+        )
+    if evaluation is not None and len(evaluation) == 0:
+        raise recipe.fault(
+            "data", "there are no rows to evaluate on", "Give more, or evaluate on none."
+        )

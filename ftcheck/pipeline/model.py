@@ -1,0 +1,138 @@
+"""Step 3, base model: loaded in the precision that the recipe names, on one device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ftcheck.environment import installed_version
+from ftcheck.pipeline.availability import available
+from ftcheck.pipeline.devices import choose_device
+from ftcheck.pipeline.library_bugs import mend_base_model
+from ftcheck.pipeline.tokens import model_location
+from ftcheck.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["load_base", "loading_options", "longest_context"]
+
+
+def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Load the base model of a recipe onto its device, in evaluation mode.
+
+    Where the tokenizer has more tokens than the embedding has rows, the embedding is resized to
+    `len(tokenizer)`; the new rows are drawn from `training.seed`, so that every load gives the
+    same ones.
+
+    Raises:
+        InputError: The folder or the name is no causal language model in safetensors, weights are
+            missing from it, or rows are longer than its context.
+        Unavailable: The hub or the network does not have it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    device = choose_device(recipe)
+    _check_quantization(recipe, device)
+    options = loading_options(recipe, device)
+    place = recipe.place("model.name_or_path")
+    with available(f'model "{recipe.model.name_or_path}"', place):
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            model_location(recipe), output_loading_info=True, use_safetensors=True, **options
+        )
+    _check_complete(recipe, model, loading)
+    _check_context(recipe, model)
+    if recipe.quantization is None:
+        model.to(device)
+    _fit_embedding(recipe, model, tokenizer)
+    mend_base_model(model)
+    if recipe.model.loss_type is not None:
+        model.loss_type = recipe.model.loss_type
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def loading_options(recipe: Recipe, device: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that a recipe decides."""
+    import torch
+    from packaging.version import Version
+
+    model = recipe.model
+    # `torch_dtype` became `dtype` in transformers 4.56; the old name warns since.
+    installed = Version(installed_version("transformers") or "0")
+    dtype_name = "dtype" if installed >= Version("4.56") else "torch_dtype"
+    options: dict[str, Any] = {
+        dtype_name: model.dtype if model.dtype == "auto" else getattr(torch, model.dtype),
+        "revision": model.revision or "main",
+        "trust_remote_code": model.trust_remote_code,
+    }
+    if model.attn_implementation is not None:
+        options["attn_implementation"] = model.attn_implementation
+    if recipe.quantization is not None:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(**recipe.quantization)
+        options["device_map"] = {"": device}
+    return options
+
+
+def _check_quantization(recipe: Recipe, device: str) -> None:
+    """Quantized weights on a CPU: bitsandbytes and transformers learned it late."""
+    if recipe.quantization is None or device != "cpu":
+        return
+    from packaging.version import Version
+
+    needed = {"transformers": "4.55", "bitsandbytes": "0.47"}
+    old = [
+        f"{name} {installed_version(name)} (needs {least})"
+        for name, least in needed.items()
+        if Version(installed_version(name) or "0") < Version(least)
+    ]
+    if old:
+        raise recipe.fault(
+            "quantization",
+            f"this machine has no GPU, and on a CPU {' and '.join(old)} cannot quantize",
+            "Upgrade, run on a machine with a GPU, or leave [quantization] out.",
+        )
+
+
+def _check_complete(recipe: Recipe, model: PreTrainedModel, loading: dict[str, Any]) -> None:
+    """Missing weights are drawn at random, which `from_pretrained` only warns of."""
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    missing = sorted(set(loading["missing_keys"]) - tied)
+    if missing:
+        raise recipe.fault(
+            "model.name_or_path",
+            f"{recipe.model.name_or_path} lacks the weights {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            + ", which would be drawn at random",
+            "Give a complete checkpoint of a causal language model.",
+        )
+
+
+def longest_context(model: PreTrainedModel) -> int | None:
+    """Positions that a model has room for; `None` where its configuration names none."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def _check_context(recipe: Recipe, model: PreTrainedModel) -> None:
+    context = longest_context(model)
+    if context is not None and recipe.tokenization.max_length > context:
+        raise recipe.fault(
+            "tokenization.max_length",
+            f"{recipe.tokenization.max_length} tokens, and "
+            f"{recipe.model.name_or_path} has room for {context}",
+            f"Set max_length to {context} or less.",
+        )
+
+
+def _fit_embedding(
+    recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    import torch
+
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= rows:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.get("seed", 42))
+        model.resize_token_embeddings(len(tokenizer))

@@ -1,0 +1,312 @@
+"""Step 2, tokens: from text to `input_ids`, `attention_mask` and `labels`."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import ftcheck
+from ftcheck.assets import model_dir
+from ftcheck.pipeline.availability import available
+from ftcheck.pipeline.data import RawData
+from ftcheck.recipe import Recipe, Tokenization
+from ftcheck.recipe.schema import EOS_AS_PAD
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "EMBEDDED_MODEL",
+    "IGNORED_LABEL",
+    "TokenCounts",
+    "TokenizedData",
+    "encode_rows",
+    "load_tokenizer",
+    "model_location",
+    "tokenize",
+]
+
+EMBEDDED_MODEL = "ftcheck:tiny-gpt2"
+"""`model.name_or_path` of the embedded model."""
+
+IGNORED_LABEL = -100
+"""Label that `torch.nn.functional.cross_entropy` leaves out (its default `ignore_index`)."""
+
+_COUNTS = ("length", "real", "cut")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCounts:
+    """What became of the rows of one split.
+
+    Attributes:
+        raw_rows: Rows of text.
+        rows: Rows of tokens: fewer where short ones were left out, others when packing.
+        positions: Tokens in all rows before batching, pads included.
+        real: Those that are no pads.
+        cut: Tokens that truncation took away; when packing, those that filled no block.
+        cut_rows: Rows that truncation took tokens from.
+        short_rows: Rows below 2 tokens that were left out: with masked or no padding they have
+            nothing to learn from, and a batch of them alone has a loss of NaN.
+    """
+
+    raw_rows: int
+    rows: int
+    positions: int
+    real: int
+    cut: int
+    cut_rows: int
+    short_rows: int
+
+    @property
+    def pads(self) -> int:
+        """Positions that are padding."""
+        return self.positions - self.real
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizedData:
+    """Rows ready for a `Trainer`: columns `input_ids`, `attention_mask`, `labels`, lists of int.
+
+    With `padding = "longest"` rows have their own lengths, and the collator pads.
+    """
+
+    train: Dataset
+    evaluation: Dataset | None
+    train_counts: TokenCounts
+    evaluation_counts: TokenCounts | None
+
+
+def model_location(recipe: Recipe) -> str:
+    """What to hand to `from_pretrained`: a folder, or a name on the hub."""
+    name = recipe.model.name_or_path
+    if name == EMBEDDED_MODEL:
+        return str(model_dir())
+    local = recipe.resolve(name)
+    return str(local) if local.is_dir() else name
+
+
+def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the base model and give it the pad token of the recipe.
+
+    A pad token that the vocabulary lacks is added at its end, so that `len(tokenizer)` may be
+    larger than the embedding; `load_base` resizes that.
+
+    Raises:
+        InputError: There is no tokenizer in the folder, or it has no EOS token to pad with.
+        Unavailable: The hub or the network does not have it.
+    """
+    from transformers import AutoTokenizer
+
+    _check_model_folder(recipe)
+    place = recipe.place("model.name_or_path")
+    with available(f'tokenizer of "{recipe.model.name_or_path}"', place):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            model_location(recipe),
+            revision=recipe.model.revision or "main",
+            trust_remote_code=recipe.model.trust_remote_code,
+        )
+    _set_pad_token(recipe, tokenizer)
+    return tokenizer
+
+
+def _check_model_folder(recipe: Recipe) -> None:
+    """Refuse folders that `from_pretrained` would take for something else."""
+    name = recipe.model.name_or_path
+    folder = recipe.resolve(name)
+    if folder.is_file() or (not folder.is_dir() and name.startswith((".", "/", "~"))):
+        kind = "is a file" if folder.is_file() else "does not exist"
+        raise recipe.fault(
+            "model.name_or_path",
+            f"{folder} {kind}, expected a folder with config.json and safetensors weights",
+            "Give a folder, or a name on the hub.",
+        )
+    if not folder.is_dir():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise recipe.fault(
+            "model.name_or_path",
+            f"{folder} is a LoRA adapter, expected a base model",
+            "Name the model that the adapter was trained on "
+            "(base_model_name_or_path in its adapter_config.json).",
+        )
+    if not (folder / "config.json").is_file():
+        raise recipe.fault(
+            "model.name_or_path",
+            f"{folder} has no config.json, expected a model folder",
+            "Give a folder that save_pretrained wrote, or a name on the hub.",
+        )
+
+
+def _set_pad_token(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    wanted = recipe.tokenization.pad_token
+    needs_eos = wanted == EOS_AS_PAD or recipe.tokenization.append_eos
+    if (needs_eos or recipe.tokenization.packing) and tokenizer.eos_token is None:
+        raise recipe.fault(
+            "tokenization.pad_token",
+            f"the tokenizer of {recipe.model.name_or_path} has no EOS token",
+            "Name another pad token, and leave append_eos and packing out.",
+        )
+    if wanted == EOS_AS_PAD:
+        tokenizer.pad_token = tokenizer.eos_token
+    else:
+        tokenizer.add_special_tokens({"pad_token": wanted})
+
+
+def tokenize(raw: RawData, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> TokenizedData:
+    """Tokenize, cut, end, pad or pack, and label every row.
+
+    Raises:
+        InputError: No row is left to train or to evaluate on.
+    """
+    train, train_counts = _tokenize_split(raw.train, raw.text_column, tokenizer, recipe, "train")
+    evaluation, evaluation_counts = None, None
+    if raw.evaluation is not None:
+        evaluation, evaluation_counts = _tokenize_split(
+            raw.evaluation, raw.text_column, tokenizer, recipe, "evaluate"
+        )
+    return TokenizedData(
+        train=train,
+        evaluation=evaluation,
+        train_counts=train_counts,
+        evaluation_counts=evaluation_counts,
+    )
+
+
+def _tokenize_split(
+    rows: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, purpose: str
+) -> tuple[Dataset, TokenCounts]:
+    settings = recipe.tokenization
+    encoded = rows.map(
+        encode_rows,
+        batched=True,
+        input_columns=[column],
+        fn_kwargs={"tokenizer": tokenizer, "settings": settings},
+        remove_columns=rows.column_names,
+        num_proc=settings.num_proc,
+        new_fingerprint=_fingerprint(rows, tokenizer, settings),
+        desc=None,
+    )
+    sums = [sum(encoded[name]) for name in _COUNTS]
+    counts = TokenCounts(
+        raw_rows=len(rows),
+        rows=len(encoded),
+        positions=sums[0],
+        real=sums[1],
+        cut=sums[2],
+        cut_rows=sum(1 for cut in encoded["cut"] if cut),
+        short_rows=0 if settings.packing else len(rows) - len(encoded),
+    )
+    if len(encoded) == 0:
+        reason = (
+            f"the text fills no block of {settings.max_length} tokens"
+            if settings.packing
+            else "every row has fewer than 2 tokens"
+        )
+        raise recipe.fault(
+            "data", f"there is nothing left to {purpose} on: {reason}", "Give more text."
+        )
+    return encoded.remove_columns(list(_COUNTS)), counts
+
+
+def encode_rows(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, settings: Tokenization
+) -> dict[str, list[Any]]:
+    """Encode a batch of texts.
+
+    Args:
+        texts: One text a row.
+        tokenizer: With `pad_token_id` and, where the settings need it, `eos_token_id` set.
+        settings: `[tokenization]`.
+
+    Returns:
+        `input_ids`, `attention_mask` (1 on text, 0 on pads) and `labels`, each a list of rows of
+        int, and a count a row: `length`, `real` (no pads), `cut` (tokens that were cut off).
+    """
+    reserved = 1 if settings.append_eos and not settings.packing else 0
+    length = None if settings.packing else settings.max_length - reserved
+    encoded = tokenizer(texts, truncation=length is not None, max_length=length, verbose=False)
+    rows: list[list[int]] = [list(ids) for ids in encoded["input_ids"]]
+    cut = [0] * len(rows)
+    if length is not None and encoded.is_fast:
+        cut = [sum(len(rest.ids) for rest in row.overflowing) for row in encoded.encodings]
+    if reserved:
+        rows = [
+            ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, _eos(tokenizer)] for ids in rows
+        ]
+    if settings.packing:
+        rows, cut = _packed(rows, _eos(tokenizer), settings.max_length)
+    return _labelled(rows, cut, tokenizer, settings)
+
+
+def _eos(tokenizer: PreTrainedTokenizerBase) -> int:
+    eos = tokenizer.eos_token_id
+    assert isinstance(eos, int)
+    return eos
+
+
+def _packed(rows: list[list[int]], eos: int, block: int) -> tuple[list[list[int]], list[int]]:
+    """Join rows with EOS behind each and cut the whole into blocks; what fills none is cut."""
+    joined = [token for ids in rows if ids for token in (*ids, eos)]
+    whole = len(joined) // block * block
+    blocks = [joined[start : start + block] for start in range(0, whole, block)]
+    cut = [0] * len(blocks)
+    if cut:
+        cut[-1] = len(joined) - whole
+    return blocks, cut
+
+
+def _labelled(
+    rows: list[list[int]],
+    cut: list[int],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Tokenization,
+) -> dict[str, list[Any]]:
+    out: dict[str, list[Any]] = {
+        name: [] for name in ("input_ids", "attention_mask", "labels", *_COUNTS)
+    }
+    masked = settings.labels == "pads_masked"
+    for ids, lost in zip(rows, cut, strict=True):
+        if len(ids) < 2 and (masked or settings.padding == "longest"):
+            continue
+        pads = settings.max_length - len(ids) if settings.padding == "max_length" else 0
+        padded = _padded(ids, pads, tokenizer.pad_token_id, tokenizer.padding_side)
+        mask = _padded([1] * len(ids), pads, 0, tokenizer.padding_side)
+        out["input_ids"].append(padded)
+        out["attention_mask"].append(mask)
+        out["labels"].append(
+            _padded(list(ids), pads, IGNORED_LABEL, tokenizer.padding_side)
+            if masked
+            else list(padded)
+        )
+        for name, count in zip(_COUNTS, (len(padded), len(ids), lost), strict=True):
+            out[name].append(count)
+    return out
+
+
+def _padded(values: list[int], pads: int, pad: Any, side: str) -> list[int]:
+    padding = [pad] * pads
+    return padding + values if side == "left" else values + padding
+
+
+def _fingerprint(rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: Tokenization) -> str:
+    """Key of the cached rows: changes with the rows, the tokenizer, the settings and this code.
+
+    `datasets` would hash an imported function by its name alone, and go on serving what an older
+    version of it made.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    identity = (
+        rows._fingerprint,
+        asdict(settings),
+        backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
+        str(tokenizer.special_tokens_map),
+        tokenizer.padding_side,
+        ftcheck.__version__,
+        inspect.getsource(sys.modules[__name__]),
+    )
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Results as text; knows results, and nothing of how they were made."""
