@@ -26,7 +26,8 @@ def test_parse_bytes_is_exact(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["8", "GiB", "8 gib", "8 Gib", "100 MBfoo", "-1 MiB", "1e3 MiB", "8  GiB", "", "٨ GiB", "8 iB"]
+    "text",
+    ["8", "GiB", "8 gib", "8 Gib", "100 MBfoo", "-1 MiB", "1e3 MiB", "8  GiB", "", "٨ GiB", "8 iB"],
 )
 def test_parse_bytes_refuses_what_is_not_one_amount(text: str) -> None:
     with pytest.raises(ValueError, match="expected a number with a unit"):
@@ -49,7 +50,13 @@ def test_format_bytes_changes_unit_at_1024(amount: int, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.0312, "0.031 s"), (1, "1.0 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (3725, "1 h 02 min")],
+    [
+        (0.0312, "0.031 s"),
+        (1, "1.0 s"),
+        (59.94, "59.9 s"),
+        (60, "1 min 00 s"),
+        (3725, "1 h 02 min"),
+    ],
 )
 def test_format_seconds(seconds: float, expected: str) -> None:
     assert format_seconds(seconds) == expected

@@ -132,6 +132,7 @@ def _run(
     verbose: bool,
 ) -> int:
     from ftcheck.cli.console import ConsoleProgress, quiet_libraries
+    from ftcheck.errors import InputError
     from ftcheck.pipeline import processes
     from ftcheck.pipeline.progress import Silent
     from ftcheck.recipe import load_recipe
@@ -161,6 +162,10 @@ def _run(
             run_recipe(
                 loaded, folder, resume=resume, inexact_resume=inexact_resume, progress=Silent()
             )
+    except InputError:
+        if not resume and processes.is_main_process():
+            folder.discard()  # nothing was trained: nothing is left half written
+        raise
     except Interrupted as stop:
         if processes.is_main_process():
             saved = stop.checkpoint.folder if stop.checkpoint else "nothing"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ftcheck.errors import DiskError, FtcheckError, InputError, Unavailable
 
-__all__ = ["available", "disk_refusals"]
+__all__ = ["ask_for_dataset", "ask_for_model", "available", "disk_refusals"]
 
 _WAYS_OUT = (
     "Three ways out: name a local folder or file instead; or fetch it once where there is a "
@@ -25,15 +25,20 @@ _DISK_ERRNOS = {
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
 }
+# torch.save loses the errno on the way through C++ streams.
+_TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "iostream error")
 
 
 @contextlib.contextmanager
-def available(what: str, place: str) -> Iterator[None]:
+def available(what: str, place: str, ask: Callable[[], object] | None) -> Iterator[None]:
     """Turn the libraries' many ways to say "not to be had" into `Unavailable`.
 
     Args:
         what: What is asked for, such as `model "gpt2"`.
         place: `file:line` in the recipe that asks for it.
+        ask: Asks the hub for the same thing once more, by a shorter way. The libraries turn some
+            refusals (429 on the weights, say) into "no such file" without a cause; this way raises
+            the cause. `None` for what is on this disk, which no hub is asked for.
 
     Raises:
         Unavailable: The hub answered with an error, was not reached, or has no such thing.
@@ -46,20 +51,18 @@ def available(what: str, place: str) -> Iterator[None]:
     except FtcheckError:
         raise
     except Exception as error:
-        reason = _reason(error)
+        reason = None if ask is None else _reason(error) or _reason_of(ask)
         if reason is not None:
             raise Unavailable(
                 f"{place}: {what}", where=_endpoint(), reason=reason, next_step=_ways_out()
             ) from error
-        if isinstance(error, (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError)):
-            text = " ".join(str(error).split())
-            shown = text if len(text) <= 400 else f"{text[:397]}…"
-            raise InputError(
-                f"{place}: {what} cannot be loaded: {shown}",
-                next_step="Expected a causal language model with safetensors weights, or a data "
-                "set, that the installed versions can read.",
-            ) from error
-        raise
+        text = " ".join(str(error).split())
+        shown = text if len(text) <= 400 else f"{text[:397]}…"
+        raise InputError(
+            f"{place}: {what} cannot be loaded: {type(error).__name__}: {shown}",
+            next_step="Expected a causal language model with safetensors weights, or a data "
+            "set, that the installed versions can read.",
+        ) from error
 
 
 def _endpoint() -> str:
@@ -69,6 +72,37 @@ def _endpoint() -> str:
 def _ways_out() -> str:
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     return _WAYS_OUT.format(cache=home)
+
+
+def _reason_of(ask: Callable[[], object]) -> str | None:
+    try:
+        ask()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at for a reason
+        return _reason(error)
+    return None
+
+
+def ask_for_model(name: str, revision: str | None) -> Callable[[], object]:
+    """Asks the hub for the two files without which no model loads: configuration and weights."""
+
+    def ask() -> None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        for file in ("config.json", "model.safetensors"):
+            get_hf_file_metadata(hf_hub_url(name, file, revision=revision))
+
+    return ask
+
+
+def ask_for_dataset(name: str, revision: str | None) -> Callable[[], object]:
+    """Asks the hub for the description of a data set."""
+
+    def ask() -> None:
+        from huggingface_hub import HfApi
+
+        HfApi().dataset_info(name, revision=revision)
+
+    return ask
 
 
 def _offline() -> bool:
@@ -196,6 +230,8 @@ def _disk_reason(error: BaseException) -> str | None:
         if isinstance(link, OSError) and link.errno in _DISK_ERRNOS:
             return _DISK_ERRNOS[link.errno]
         text = str(link)
+        if any(words in text for words in _TORCH_WRITE_FAILURES):
+            return "the disk refused a write: no space, or a limit on the size of files"
         for number, words in _DISK_ERRNOS.items():
             if f"os error {number})" in text or os.strerror(number) in text:
                 return words

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftcheck.assets import eval_file, train_file
 from ftcheck.errors import DiskError
-from ftcheck.pipeline.availability import available, disk_refusals
+from ftcheck.pipeline.availability import ask_for_dataset, available, disk_refusals
 from ftcheck.recipe import Recipe
 from ftcheck.recipe.values import did_you_mean
 
@@ -30,6 +30,19 @@ _BUILDERS = {
     ".parquet": "parquet",
 }
 """File suffix to the builder of `datasets` that reads it."""
+
+_MOVED = {
+    "ag_news": "fancyzhang/ag_news",
+    "c4": "allenai/c4",
+    "glue": "nyu-mll/glue",
+    "imdb": "stanfordnlp/imdb",
+    "openwebtext": "Skylion007/openwebtext",
+    "squad": "rajpurkar/squad",
+    "wikitext": "Salesforce/wikitext",
+}
+"""Data sets that the hub knew by a bare name, to where they lie now. huggingface_hub 2 refuses a name
+without a namespace ("Repository id must be 'namespace/name'") before it asks the hub, which would
+have redirected it."""
 
 _SNIFFED_BYTES = 8192  # as git does: a NUL byte in the first 8,000 makes a file binary
 _LONGEST_ROW = 1_000_000
@@ -76,8 +89,19 @@ def load_data(recipe: Recipe) -> RawData:
                 "Ask for fewer, or leave data.rows out to take all.",
             )
         train = train.select(range(data.rows))
+    fewest = 1 if recipe.tokenization.packing else 2
+    if len(train) < fewest:
+        count = "no rows" if len(train) == 0 else f"{len(train)} row"
+        raise recipe.fault(
+            "data.path",
+            f"{data.path} gives {count} to train on, expected {fewest} or more",
+            "Give more rows; one example stands on a line (data.text_unit).",
+        )
     train, evaluation = _evaluation(recipe, train)
-    _check_size(recipe, train, evaluation)
+    if evaluation is not None and len(evaluation) == 0:
+        raise recipe.fault(
+            "data", "there are no rows to evaluate on", "Give more, or evaluate on none."
+        )
     return RawData(
         train=train, evaluation=evaluation, text_column=data.text_column, dropped=dropped
     )
@@ -209,7 +233,9 @@ def _from_hub(recipe: Recipe, path: str, split: str, key: str) -> Dataset:
     from datasets import load_dataset
 
     data = recipe.data
-    with available(f'data set "{path}"', recipe.place(key)):
+    path = _MOVED.get(path, path)
+    ask = None if Path(path).is_dir() else ask_for_dataset(path, data.revision)
+    with available(f'data set "{path}"', recipe.place(key), ask):
         rows: Dataset = load_dataset(path, data.name, split=split, revision=data.revision)
     return rows
 
@@ -262,18 +288,3 @@ def _without_empty(recipe: Recipe, rows: Dataset) -> tuple[Dataset, int]:
             "Set data.drop_empty = true to leave them out.",
         )
     return rows, 0
-
-
-def _check_size(recipe: Recipe, train: Dataset, evaluation: Dataset | None) -> None:
-    fewest = 1 if recipe.tokenization.packing else 2
-    if len(train) < fewest:
-        count = "no rows" if len(train) == 0 else f"{len(train)} row"
-        raise recipe.fault(
-            "data.path",
-            f"{recipe.data.path} gives {count} to train on, expected {fewest} or more",
-            "Give more rows; one example stands on a line (data.text_unit).",
-        )
-    if evaluation is not None and len(evaluation) == 0:
-        raise recipe.fault(
-            "data", "there are no rows to evaluate on", "Give more, or evaluate on none."
-        )

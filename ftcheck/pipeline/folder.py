@@ -15,9 +15,11 @@ runs/quickstart-1/
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -203,6 +205,14 @@ class RunFolder:
                 next_step=f"Start one with: ftcheck run {name}",
             )
         return open_ones[-1]
+
+    def discard(self) -> None:
+        """Take a folder away that a run made and never trained in; any other stays."""
+        if self.finished or self.adapter.exists() or any(self.checkpoints.glob("*")):
+            return
+        shutil.rmtree(self.root, ignore_errors=True)
+        with contextlib.suppress(OSError):  # `runs` itself, where nothing else is in it
+            self.root.parent.rmdir()
 
     def last_checkpoint(self) -> Checkpoint | None:
         """The last complete checkpoint; one that was cut off in the writing is passed over."""

@@ -122,7 +122,13 @@ class _Run:
         self.folder.write_json("environment.json", {**here, "seed": seed})
 
     def _notice_precision(self) -> None:
-        if choose_device(self.recipe) == "cpu" and self.recipe.training.get("fp16"):
+        if choose_device(self.recipe) != "cpu":
+            return
+        if (self.recipe.quantization or {}).get("bnb_4bit_compute_dtype") == "float16":
+            self.notices.append(
+                "quantization.bnb_4bit_compute_dtype: 4-bit layers computed in float32 on this CPU"
+            )
+        if self.recipe.training.get("fp16"):
             self.notices.append(
                 "training.fp16 has no effect on a CPU: this run was in float32, and says nothing "
                 "about how fp16 goes"

@@ -174,13 +174,13 @@ def compare(
     """
     import torch
 
-    scale = max(float(saved.abs().max()), 1.0) if saved.numel() else 1.0
+    finite = bool(torch.isfinite(saved).all())
+    scale = max(float(saved.abs().max()), 1.0) if finite and saved.numel() else 1.0
     tolerance = scale * (1e-4 if recipe.model.dtype == "float32" else 2e-2)
     difference = float((saved - loaded).abs().max()) if saved.numel() else 0.0
     effect = float((saved - base).abs().max()) if saved.numel() else 0.0
-    result = ReloadComparison(difference=difference, tolerance=tolerance, adapter_effect=effect)
-    if bool(torch.isfinite(saved).all()) and difference <= tolerance:
-        return result
+    if finite and difference <= tolerance:
+        return ReloadComparison(difference=difference, tolerance=tolerance, adapter_effect=effect)
     looks_like_base = torch.allclose(loaded, base, rtol=0, atol=tolerance)
     reason = " They are those of the base model: the adapter was lost." if looks_like_base else ""
     raise ReloadMismatch(

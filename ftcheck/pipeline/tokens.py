@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ftcheck
 from ftcheck.assets import model_dir
-from ftcheck.pipeline.availability import available
+from ftcheck.pipeline.availability import ask_for_model, available
 from ftcheck.pipeline.data import RawData
 from ftcheck.recipe import Recipe, Tokenization
 from ftcheck.recipe.schema import EOS_AS_PAD
@@ -26,6 +28,7 @@ __all__ = [
     "TokenizedData",
     "encode_rows",
     "load_tokenizer",
+    "model_available",
     "model_location",
     "tokenize",
 ]
@@ -90,6 +93,17 @@ def model_location(recipe: Recipe) -> str:
     return str(local) if local.is_dir() else name
 
 
+def model_available(recipe: Recipe, part: str) -> AbstractContextManager[None]:
+    """`available` for a part of the base model, such as its tokenizer."""
+    name = recipe.model.name_or_path
+    on_hub = not Path(model_location(recipe)).is_dir()
+    return available(
+        f'{part} "{name}"',
+        recipe.place("model.name_or_path"),
+        ask_for_model(name, recipe.model.revision) if on_hub else None,
+    )
+
+
 def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """Load the tokenizer of the base model and give it the pad token of the recipe.
 
@@ -103,8 +117,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     _check_model_folder(recipe)
-    place = recipe.place("model.name_or_path")
-    with available(f'tokenizer of "{recipe.model.name_or_path}"', place):
+    with model_available(recipe, "tokenizer of"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             model_location(recipe),
             revision=recipe.model.revision or "main",
@@ -191,16 +204,6 @@ def _tokenize_split(
         new_fingerprint=_fingerprint(rows, tokenizer, settings),
         desc=None,
     )
-    sums = [sum(encoded[name]) for name in _COUNTS]
-    counts = TokenCounts(
-        raw_rows=len(rows),
-        rows=len(encoded),
-        positions=sums[0],
-        real=sums[1],
-        cut=sums[2],
-        cut_rows=sum(1 for cut in encoded["cut"] if cut),
-        short_rows=0 if settings.packing else len(rows) - len(encoded),
-    )
     if len(encoded) == 0:
         reason = (
             f"the text fills no block of {settings.max_length} tokens"
@@ -210,6 +213,16 @@ def _tokenize_split(
         raise recipe.fault(
             "data", f"there is nothing left to {purpose} on: {reason}", "Give more text."
         )
+    length, real, cut = (list(encoded[name]) for name in _COUNTS)
+    counts = TokenCounts(
+        raw_rows=len(rows),
+        rows=len(encoded),
+        positions=sum(length),
+        real=sum(real),
+        cut=sum(cut),
+        cut_rows=sum(1 for tokens in cut if tokens),
+        short_rows=0 if settings.packing else len(rows) - len(encoded),
+    )
     return encoded.remove_columns(list(_COUNTS)), counts
 
 

@@ -37,7 +37,7 @@ class MetricsFile(TrainerCallback):
 
     def __init__(self, file: Path, step: int = 0) -> None:
         self._file = file
-        kept = [line for line in _lines(file) if line.get("step", 0) <= step and step]
+        kept = [line for line in _lines(file) if step and _holds_at(line, step)]
         write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
@@ -52,6 +52,11 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             with self._file.open("a", encoding="utf-8") as opened:
                 opened.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _holds_at(line: dict[str, Any], step: int) -> bool:
+    """Whether a line would be there had the run not stopped at `step`: no totals of the training."""
+    return bool(line.get("step", 0) <= step and "train_runtime" not in line)
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

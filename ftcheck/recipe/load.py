@@ -13,7 +13,7 @@ from ftcheck.recipe.hf_fields import SECTION_CLASSES, fields
 from ftcheck.recipe.lines import key_lines, parse
 from ftcheck.recipe.renames import translate
 from ftcheck.recipe.rules import contradictions
-from ftcheck.recipe.values import Fault, argument_faults, did_you_mean, section_of
+from ftcheck.recipe.values import Fault, argument_faults, did_you_mean, range_faults, section_of
 
 __all__ = ["builtin_names", "load_recipe", "parse_recipe"]
 
@@ -259,6 +259,9 @@ class _Builder:
         answer = translate(section, name, value, known)
         if answer is None:
             return None
+        if faults := range_faults(section, name, value):
+            self.faults += [Fault(key=f"{section}.{name}", text=faults[0].text)]
+            return {}
         if isinstance(answer, str):
             self._fault(f"{section}.{name}", f"got {value!r}: {answer}.")
             return {}

@@ -14,7 +14,7 @@ from ftcheck.recipe.limits import LIMITS
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["Fault", "argument_faults", "did_you_mean", "section_of"]
+__all__ = ["Fault", "argument_faults", "did_you_mean", "range_faults", "section_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class Fault:
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """`Did you mean X?` for the nearest known name; empty where none is near."""
+    name = _SHORTHANDS.get(name, name)
     near = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return f"Did you mean {near[0]}?" if near else ""
 
@@ -60,10 +61,13 @@ def section_of(kind: type[Any], values: Mapping[str, Any]) -> tuple[Any, list[Fa
 def argument_faults(section: str, field: HFField, value: Any) -> Iterator[Fault]:
     """Faults of one Hugging Face argument: of its type, else of its range."""
     faults = _faults(field.name, field.annotation, value)
-    limit = LIMITS.get(f"{section}.{field.name}")
-    if not faults and limit is not None:
-        faults = _faults(field.name, Annotated[float, limit], value)
-    yield from faults
+    yield from faults or range_faults(section, field.name, value)
+
+
+def range_faults(section: str, name: str, value: Any) -> list[Fault]:
+    """Faults of a number against the range of its argument, which need not be installed."""
+    limit = LIMITS.get(f"{section}.{name}")
+    return [] if limit is None else _faults(name, Annotated[float, limit], value)
 
 
 def _faults(key: str, kind: Any, value: Any) -> list[Fault]:
@@ -104,6 +108,8 @@ def _choices(details: list[Any]) -> list[str]:
     ]
 
 
+_SHORTHANDS = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+
 _TYPE_WORDS = {
     "string_type": "a text in quotes",
     "int_type": "a whole number",
@@ -124,14 +130,18 @@ def _expected(detail: Any) -> str:
     if kind == "literal_error":
         return f"one of {context['expected']}".replace(" or ", ", ")
     bounds = {
-        "greater_than": "a number above {gt:g}",
-        "greater_than_equal": "{ge:g} or more",
-        "less_than": "a number below {lt:g}",
-        "less_than_equal": "{le:g} or less",
+        "greater_than": "a number above {gt}",
+        "greater_than_equal": "{ge} or more",
+        "less_than": "a number below {lt}",
+        "less_than_equal": "{le} or less",
     }
     if kind in bounds:
-        return bounds[kind].format(**context)
+        return bounds[kind].format(**{name: _number(value) for name, value in context.items()})
     return _TYPE_WORDS.get(kind, str(detail["msg"]).removeprefix("Input should be "))
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _shown(value: Any) -> str:

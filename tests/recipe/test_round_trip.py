@@ -66,7 +66,10 @@ def recipes(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
             "optim": draw(st.sampled_from(["adamw_torch", "sgd", "adafactor"])),
             "lr_scheduler_kwargs": draw(st.dictionaries(SOME, st.integers(-9, 9), max_size=2)),
         },
-        "generation": {"prompts": draw(st.lists(TEXT, max_size=3)), "do_sample": draw(st.booleans())},
+        "generation": {
+            "prompts": draw(st.lists(TEXT, max_size=3)),
+            "do_sample": draw(st.booleans()),
+        },
         "checks": {"accept": draw(st.dictionaries(SOME, SOME.filter(str.strip), max_size=2))},
     }
 
