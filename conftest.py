@@ -1,4 +1,4 @@
-"""What every test of ftcheck stands on: no network, no GPU unless asked for, one thread, own caches."""
+"""What every test stands on: no network, no GPU unless asked for, one thread, caches of its own."""
 
 from __future__ import annotations
 

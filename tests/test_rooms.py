@@ -34,7 +34,7 @@ def modules() -> list[Path]:
 
 
 def room_of(name: str) -> str:
-    return name.split(".")[0]
+    return name.partition(".")[0]
 
 
 def imports(file: Path, *, top_level: bool) -> Iterator[str]:

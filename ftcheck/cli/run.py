@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,14 +98,15 @@ def _launch(num_processes: int) -> int:
     import torch
 
     arguments = _without_option(sys.argv[1:], "--num-processes")
-    here = [] if torch.cuda.is_available() else ["--cpu"]
+    # On a CPU too: `accelerate launch --cpu` starts one process, unless there is MPI.
+    environment = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
     command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", *here),
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
         *("--num_processes", str(num_processes), "--num_machines", "1"),
-        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--quiet"),
         *("-m", "ftcheck", *arguments),
     ]
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(command, check=False, env={**os.environ, **environment}).returncode
 
 
 def _without_option(arguments: list[str], name: str) -> list[str]:

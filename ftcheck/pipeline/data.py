@@ -40,9 +40,9 @@ _MOVED = {
     "squad": "rajpurkar/squad",
     "wikitext": "Salesforce/wikitext",
 }
-"""Data sets that the hub knew by a bare name, to where they lie now. huggingface_hub 2 refuses a name
-without a namespace ("Repository id must be 'namespace/name'") before it asks the hub, which would
-have redirected it."""
+"""Data sets that the hub knew by a bare name, to where they lie now. huggingface_hub 2 refuses a
+name without a namespace ("Repository id must be 'namespace/name'") before it asks the hub, which
+would have redirected it."""
 
 _SNIFFED_BYTES = 8192  # as git does: a NUL byte in the first 8,000 makes a file binary
 _LONGEST_ROW = 1_000_000

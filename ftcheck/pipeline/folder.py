@@ -122,12 +122,13 @@ class RunFolder:
             return None
 
     @classmethod
-    def new(cls, parent: Path, name: str) -> RunFolder:
+    def new(cls, parent: str | os.PathLike[str], name: str) -> RunFolder:
         """Make `parent/name-N` with the first free N.
 
         Raises:
             DiskError: The folder cannot be made.
         """
+        parent = Path(parent)
         number = 1 + max(
             (_number(path.name, f"{name}-") for path in parent.glob(f"{name}-*")), default=0
         )
@@ -138,13 +139,14 @@ class RunFolder:
                 number += 1
 
     @classmethod
-    def at(cls, root: Path) -> RunFolder:
+    def at(cls, root: str | os.PathLike[str]) -> RunFolder:
         """Make exactly this folder.
 
         Raises:
             InputError: There is something in it.
             DiskError: The folder cannot be made.
         """
+        root = Path(root)
         if root.is_dir() and not any(root.iterdir()):
             return cls(root)
         try:
@@ -167,13 +169,13 @@ class RunFolder:
         return cls(root)
 
     @classmethod
-    def existing(cls, root: Path) -> RunFolder:
+    def existing(cls, root: str | os.PathLike[str]) -> RunFolder:
         """A run folder to resume.
 
         Raises:
             ResumeRefused: It is finished, or it is no run folder.
         """
-        folder = cls(root)
+        folder = cls(Path(root))
         if folder.finished:
             raise ResumeRefused(
                 f"{root} is finished; there is nothing to resume.",

@@ -20,12 +20,19 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def _on_cpu() -> bool:
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+
+
 def same_on_all(value: Value) -> Value:
     """The value that rank 0 has, on every rank. Any picklable value."""
     if process_count() == 1:
         return value
+    import torch
+    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
+    PartialState(cpu=_on_cpu() or not torch.cuda.is_available())  # opens the process group
     values = [value]
     broadcast_object_list(values)
     return values[0]

@@ -24,7 +24,7 @@ from ftcheck.pipeline.progress import Progress, Silent
 from ftcheck.pipeline.result import BugNotice, RunResult, Sample, TrainingResult
 from ftcheck.pipeline.tokens import TokenizedData, load_tokenizer, tokenize
 from ftcheck.pipeline.training import Evaluation, build_arguments, build_trainer, evaluate
-from ftcheck.recipe import Recipe, dump_recipe
+from ftcheck.recipe import Arguments, Recipe, dump_recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
@@ -124,7 +124,7 @@ class _Run:
     def _notice_precision(self) -> None:
         if choose_device(self.recipe) != "cpu":
             return
-        if (self.recipe.quantization or {}).get("bnb_4bit_compute_dtype") == "float16":
+        if (self.recipe.quantization or Arguments()).get("bnb_4bit_compute_dtype") == "float16":
             self.notices.append(
                 "quantization.bnb_4bit_compute_dtype: 4-bit layers computed in float32 on this CPU"
             )

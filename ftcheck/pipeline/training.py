@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftcheck.pipeline.devices import choose_device
-from ftcheck.pipeline.library_bugs import mend_trainer
+from ftcheck.pipeline.library_bugs import mend_trainer, unprepared_again
 from ftcheck.pipeline.tokens import IGNORED_LABEL, TokenizedData
 from ftcheck.recipe import Recipe
 
@@ -183,7 +183,7 @@ def _trainer_class() -> type[Trainer]:
 
 
 def evaluate(trainer: Trainer) -> Evaluation | None:
-    """Evaluate without leaving a trace: the states of all random generators are as before.
+    """Evaluate without leaving a trace: random generators, log and model are as before.
 
     Returns:
         The loss, or `None` where the trainer has no evaluation rows.
@@ -191,7 +191,7 @@ def evaluate(trainer: Trainer) -> Evaluation | None:
     if trainer.eval_dataset is None:
         return None
     history = list(trainer.state.log_history)
-    with rng_kept():
+    with rng_kept(), unprepared_again(trainer):
         metrics = trainer.evaluate()
     trainer.state.log_history = history
     loss = float(metrics["eval_loss"])

@@ -55,7 +55,7 @@ class MetricsFile(TrainerCallback):
 
 
 def _holds_at(line: dict[str, Any], step: int) -> bool:
-    """Whether a line would be there had the run not stopped at `step`: no totals of the training."""
+    """Whether a line would be there had the run not stopped at `step`: totals would not."""
     return bool(line.get("step", 0) <= step and "train_runtime" not in line)
 
 

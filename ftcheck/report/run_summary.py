@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from textwrap import fill, indent
+from textwrap import fill
 
 from ftcheck.pipeline.result import RunResult
 from ftcheck.units import format_bytes, format_count, format_seconds
@@ -19,8 +19,8 @@ def run_summary(result: RunResult) -> str:
     lines = [f"{result.recipe}: fine-tuned on {result.device}{_processes(result)}", ""]
     lines += [_row(label, text) for label, text in _rows(result)]
     for sample in result.samples:
-        lines += ["", f"before   {sample.prompt!r} →", indent(sample.before.strip("\n"), "  │ ")]
-        lines += [f"after    {sample.prompt!r} →", indent(sample.after.strip("\n"), "  │ ")]
+        lines += ["", f"before   {sample.prompt!r} →", _quoted(sample.before)]
+        lines += [f"after    {sample.prompt!r} →", _quoted(sample.after)]
     notes = [*result.notices, *(_bug(bug.slug, bug.effect, bug.handled) for bug in result.bugs)]
     if notes:
         lines += ["", "Worth knowing"]
@@ -29,6 +29,10 @@ def run_summary(result: RunResult) -> str:
         ]
     lines += ["", *_places(result)]
     return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"  │ {line}" for line in text.strip("\n").split("\n"))
 
 
 def _processes(result: RunResult) -> str:

@@ -94,7 +94,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("files", "fault", "what", "reason"), FAULTS)
 def test_what_could_not_be_had_is_said(
-    hub: Hub, tmp_path: Path, files: str, fault: Fault, what: str, reason: str
+    hub: Hub, tmp_path: Path, *, files: str, fault: Fault, what: str, reason: str
 ) -> None:
     import re
 
