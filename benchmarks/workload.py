@@ -6,13 +6,27 @@ There is no GPT-2 to be had without the hub, and speed does not depend on the va
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from importlib import resources
 from pathlib import Path
 
 from ftcheck.assets import pretraining_text
 from ftcheck.recipe import Recipe, load_recipe
 
-__all__ = ["full_size_gpt2", "reference", "text_file"]
+__all__ = ["full_size_gpt2", "quiet", "reference", "text_file"]
+
+
+def quiet() -> None:
+    """Keep bars and hints of the libraries out of the table."""
+    import datasets
+    import transformers
+
+    warnings.simplefilter("ignore")
+    for name in ("bitsandbytes", "peft", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
 
 def full_size_gpt2(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -43,7 +44,8 @@ def _status(arguments: Sequence[str] | None) -> int:
     try:
         status = group.main(arguments, prog_name="ftcheck", standalone_mode=False)
     except FtcheckError as error:
-        click.echo(f"ftcheck: error: {error}", err=True)
+        if os.environ.get("RANK", "0") == "0":  # several processes: said once
+            click.echo(f"ftcheck: error: {error}", err=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()

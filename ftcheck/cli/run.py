@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from ftcheck.pipeline import RunFolder, RunResult
+    from ftcheck.recipe import Recipe
 
 __all__ = ["run"]
 
@@ -145,7 +146,7 @@ def _run(
     from ftcheck.pipeline import Interrupted
     from ftcheck.pipeline import run as run_recipe
 
-    folder = _folder(recipe, loaded.name, output_dir, resume)
+    folder = _folder(recipe, loaded, output_dir, resume=resume)
     if resume and folder.recipe.is_file():
         # The run folder's own recipe decides, in which every default is written out.
         loaded = load_recipe(folder.recipe, overrides=overrides)
@@ -177,18 +178,20 @@ def _run(
     return 0
 
 
-def _folder(recipe: str, name: str, output_dir: Path | None, resume: bool) -> RunFolder:
-    """The run folder, the same on every process."""
+def _folder(given: str, recipe: Recipe, output_dir: Path | None, *, resume: bool) -> RunFolder:
+    """The run folder, the same on every process; `training.output_dir` holds those of a recipe."""
     from ftcheck.pipeline import RunFolder, processes
 
     made: RunFolder | None = None
     if processes.is_main_process():
-        parent = Path("runs")
+        parent = Path(recipe.training.get("output_dir", "runs"))
+        named = output_dir or (Path(given) if Path(given).is_dir() else None)
         if resume:
-            given = output_dir or (Path(recipe) if Path(recipe).is_dir() else None)
-            made = RunFolder.existing(given) if given else RunFolder.unfinished(parent, name)
+            made = RunFolder.existing(named) if named else RunFolder.unfinished(parent, recipe.name)
+        elif output_dir:
+            made = RunFolder.at(output_dir)
         else:
-            made = RunFolder.at(output_dir) if output_dir else RunFolder.new(parent, name)
+            made = RunFolder.new(parent, recipe.name)
     shared = processes.same_on_all(made)
     assert shared is not None
     return shared

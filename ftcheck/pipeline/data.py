@@ -147,10 +147,10 @@ def _load(recipe: Recipe, path: str, split: str, key: str) -> Dataset:
             raise recipe.fault(
                 key, f"{path} has no split {split!r}", "Its splits are train and eval."
             )
-        return _from_file(recipe, files[split], key)
+        return _from_file(recipe, files[split], "train", key)
     local = recipe.resolve(path)
     if local.is_file():
-        return _from_file(recipe, local, key)
+        return _from_file(recipe, local, split, key)
     if local.suffix.lower() in _BUILDERS:
         raise recipe.fault(
             key, f"there is no file {local}", "Paths start from the recipe's folder."
@@ -158,7 +158,7 @@ def _load(recipe: Recipe, path: str, split: str, key: str) -> Dataset:
     return _from_hub(recipe, str(local) if local.is_dir() else path, split, key)
 
 
-def _from_file(recipe: Recipe, file: Path, key: str) -> Dataset:
+def _from_file(recipe: Recipe, file: Path, split: str, key: str) -> Dataset:
     from datasets import load_dataset
 
     builder = _BUILDERS.get(file.suffix.lower())
@@ -174,7 +174,7 @@ def _from_file(recipe: Recipe, file: Path, key: str) -> Dataset:
         recipe,
         key,
         file,
-        lambda: load_dataset(builder, data_files=str(file), split="train", **options),
+        lambda: load_dataset(builder, data_files=str(file), split=split, **options),
     )
 
 

@@ -46,7 +46,9 @@ def generate(
     model.eval()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(recipe.training.get("seed", 42))
-        ids = model.generate(**batch, generation_config=GenerationConfig(**arguments))
+        # `stop_strings` are found in text, for which `generate` wants the tokenizer.
+        more = {"tokenizer": tokenizer} if "stop_strings" in arguments else {}
+        ids = model.generate(**batch, generation_config=GenerationConfig(**arguments), **more)
     model.train(was_training)
     return tuple(tokenizer.batch_decode(ids, skip_special_tokens=True))
 
@@ -76,7 +78,8 @@ def check_prompts(
     context = longest_context(model)
     if context is None:
         return
-    new = recipe.generation.arguments.get("max_new_tokens", _DEFAULT_NEW_TOKENS)
+    arguments = recipe.generation.arguments
+    new = arguments.get("max_new_tokens", 0 if "max_length" in arguments else _DEFAULT_NEW_TOKENS)
     for prompt in prompts or recipe.generation.prompts:
         length = len(tokenizer(prompt, verbose=False)["input_ids"])
         if length + new > context:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftcheck import environment
-from ftcheck.errors import ResumeRefused
+from ftcheck.errors import InputError, ResumeRefused
 from ftcheck.pipeline import library_bugs, processes, saving
 from ftcheck.pipeline.adapter import count_parameters, wrap
 from ftcheck.pipeline.availability import disk_refusals
@@ -70,8 +70,14 @@ def run(
         ReloadMismatch: What was saved does not compute what was trained.
         Interrupted: Ctrl-C; a checkpoint was saved.
     """
-    with disk_refusals():
-        return _Run(recipe, folder, progress or Silent(), inexact_resume).whole(resume)
+    try:
+        with disk_refusals():
+            return _Run(recipe, folder, progress or Silent(), inexact_resume).whole(resume)
+    except ImportError as error:
+        raise InputError(
+            f"The recipe needs a package that is not installed: {error}",
+            next_step="Install it, or change the recipe.",
+        ) from error
 
 
 class _Run:

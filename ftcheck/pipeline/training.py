@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftcheck.errors import InputError
 from ftcheck.pipeline.devices import choose_device
 from ftcheck.pipeline.library_bugs import mend_trainer, unprepared_again
 from ftcheck.pipeline.tokens import IGNORED_LABEL, TokenizedData
@@ -60,10 +61,15 @@ def build_arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
     try:
         return TrainingArguments(**given)
     except (ValueError, TypeError, ImportError) as error:
-        text = str(error).split("\n")[0].rstrip(".")
-        named = [name for name in recipe.training if name in text]
-        key = f"training.{named[0]}" if named else "training"
-        raise recipe.fault(key, text, "Change the value, or leave it out.") from error
+        raise _refused(recipe, error) from error
+
+
+def _refused(recipe: Recipe, error: Exception) -> InputError:
+    """What `TrainingArguments` or `Trainer` say of a value, at the line of the argument named."""
+    text = str(error).split("\n")[0].rstrip(".")
+    named = [name for name in recipe.training if name in text]
+    key = f"training.{named[0]}" if named else "training"
+    return recipe.fault(key, text, "Change the value, or leave it out.")
 
 
 @cache
@@ -84,6 +90,9 @@ def build_trainer(
 ) -> Trainer:
     """A `Trainer` for a recipe, ready to train.
 
+    Raises:
+        InputError: `Trainer` refuses an argument; its own words are in the message.
+
     Args:
         model: What `wrap` returned.
         tokens: What `tokenize` returned.
@@ -95,14 +104,17 @@ def build_trainer(
     from transformers.trainer_callback import PrinterCallback
 
     arguments = build_arguments(recipe, output_dir)
-    trainer: Trainer = _trainer_class()(
-        model=model,
-        args=arguments,
-        train_dataset=tokens.train,
-        eval_dataset=tokens.evaluation,
-        data_collator=_collator(tokenizer, recipe),
-        callbacks=list(callbacks),
-    )
+    try:
+        trainer: Trainer = _trainer_class()(
+            model=model,
+            args=arguments,
+            train_dataset=tokens.train,
+            eval_dataset=tokens.evaluation,
+            data_collator=_collator(tokenizer, recipe),
+            callbacks=list(callbacks),
+        )
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise _refused(recipe, error) from error
     trainer.remove_callback(PrinterCallback)
     mend_trainer(trainer)
     return trainer

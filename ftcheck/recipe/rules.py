@@ -11,7 +11,7 @@ from ftcheck.units import parse_bytes
 
 __all__ = ["contradictions"]
 
-_ACCELERATE_OWNS = {"local_rank", "ddp_backend", "deepspeed", "fsdp", "tpu_num_cores"}
+_LAUNCHER_OWNS = {"local_rank", "tpu_num_cores"}
 
 
 def contradictions(recipe: Recipe) -> Iterator[Fault]:
@@ -125,7 +125,7 @@ def _devices(recipe: Recipe) -> Iterator[Fault]:
         yield Fault(
             key="model.device", text=f'got "{recipe.model.device}" beside training.use_cpu = true.'
         )
-    for name in sorted(_ACCELERATE_OWNS & set(training)):
+    for name in sorted(_LAUNCHER_OWNS & set(training)):
         yield Fault(
             key=f"training.{name}",
             text="is set by the launcher.",

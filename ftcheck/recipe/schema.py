@@ -100,7 +100,7 @@ class Data:
     revision: str | None = None
     """Branch, tag or commit of a hub data set; `None` is the main branch."""
     split: Annotated[str, MinLen(1)] = "train"
-    """Split of a hub data set to train on; files have one split, `train`."""
+    """Split to train on, or a slice of it, such as `train[:10%]`; a file is one split, `train`."""
     text_column: Annotated[str, MinLen(1)] = "text"
     """Column that holds the text."""
     text_unit: Literal["line", "paragraph"] = "line"

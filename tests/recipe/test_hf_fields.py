@@ -81,6 +81,6 @@ def test_sound_values_pass(section: Any, name: str, value: Any) -> None:
 def test_every_limit_names_an_argument_of_some_version() -> None:
     for key in LIMITS:
         section, name = key.split(".")
-        known: Any = fields(section)  # type: ignore[arg-type]
+        known: Any = fields(section)
         gone: Literal["warmup_ratio"] = "warmup_ratio"  # since 5.15, and still translated
         assert name in known or name == gone
