@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -427,6 +427,36 @@ def test_a_file_too_large_for_the_disk(tmp_path: Path) -> None:
     assert "the disk refused a write" in answer.stderr or "larger than is allowed" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not list(tmp_path.glob("runs/*/summary.json"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 KiB: room for a recipe, not for an adapter with its optimizer."""
+    import subprocess
+
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("a file system of its own can only be mounted by root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_no_space_left(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, message = status_and_message(
+        capsys, "run", "--output-dir", small_disk / "run", "--set", "data.rows=8",
+        "--set", "training.max_steps=2", "--set", "data.eval_rows=4",
+    )  # fmt: skip
+    assert status == 2, message
+    assert "no space" in message
+    assert "--output-dir chooses another place" in " ".join(message.split())
+    assert "Traceback" not in message
+    assert not (small_disk / "run" / "summary.json").exists()
 
 
 def test_there_are_enough_bad_inputs() -> None:

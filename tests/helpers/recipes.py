@@ -20,6 +20,7 @@ FAST = (
     "training.per_device_train_batch_size=4",
     "training.logging_steps=1",
     "generation.max_new_tokens=8",
+    "generation.do_sample=false",
 )
 """Overrides that make any recipe on the embedded text a matter of a second."""
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ftcheck.errors import InputError
 from ftcheck.pipeline import load_data
 from ftcheck.recipe import Recipe, load_recipe
 
@@ -63,6 +64,16 @@ def test_empty_rows_are_kept_or_dropped(tmp_path: Path) -> None:
     assert len(kept.train) + len(kept.evaluation) == 7
     assert len(dropped.train) + len(dropped.evaluation) == 4
     assert (kept.dropped, dropped.dropped) == (0, 3)
+
+
+def test_a_slice_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("\n".join(LINES), encoding="utf-8")
+    raw = load_data(recipe_for(file, "data.split=train[:40%]"))
+    assert raw.evaluation is not None
+    assert sorted([*raw.train["text"], *raw.evaluation["text"]]) == sorted(LINES[:8])
+    with pytest.raises(InputError, match="cannot be read as txt: .*test"):
+        load_data(recipe_for(file, "data.split=test"))
 
 
 def test_paths_start_from_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

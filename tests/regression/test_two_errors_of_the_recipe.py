@@ -56,14 +56,22 @@ MISMATCH = r"Expected all tensors to be on the same device"
 def test_inputs_left_behind_on_fake_cuda() -> None:
     """Without a card: fake tensors know devices, and refuse the mixture as CUDA does."""
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-    with FakeTensorMode(), torch.no_grad():
-        weight = torch.empty(2048, 128, device="cuda")
-        ids = torch.zeros(1, 4, dtype=torch.long)
+    mode = FakeTensorMode()
+
+    def on_cuda(*shape: int, dtype: torch.dtype) -> FakeTensor:
+        return FakeTensor(
+            mode, torch.empty(shape, dtype=dtype, device="meta"), torch.device("cuda:0")
+        )
+
+    embedding = torch.nn.functional.embedding
+    weight = on_cuda(2048, 128, dtype=torch.float32)
+    with mode, torch.no_grad():
+        left_behind = torch.zeros(1, 4, dtype=torch.long)
         with pytest.raises(RuntimeError, match=f"{MISMATCH}.*cuda:0 and cpu"):
-            torch.nn.functional.embedding(ids, weight)
-        assert torch.nn.functional.embedding(ids.to("cuda"), weight).shape == (1, 4, 128)
+            embedding(left_behind, weight)
+        assert embedding(on_cuda(1, 4, dtype=torch.long), weight).shape == (1, 4, 128)
 
 
 @pytest.mark.gpu
