@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ftcheck.errors import InputError
+
 if TYPE_CHECKING:
     from ftcheck.pipeline import RunFolder, RunResult
+    from ftcheck.pipeline.progress import Progress
     from ftcheck.recipe import Recipe
 
 __all__ = ["run"]
@@ -79,19 +83,64 @@ def run(
     """
     from ftcheck.recipe import load_recipe
 
+    loaded = load_recipe(recipe, overrides=overrides)
     if num_processes > 1:
-        load_recipe(recipe, overrides=overrides)  # an error is said once, not by every process
         return _launch(num_processes)
-    return _run(
-        recipe,
-        overrides,
-        output_dir,
-        resume=resume,
-        inexact_resume=inexact_resume,
-        style=style,
-        output=output,
-        verbose=verbose,
-    )
+    with _progress() as progress:
+        progress.stage("Importing the libraries")
+        if not verbose:
+            from ftcheck.cli.console import quiet_libraries
+
+            quiet_libraries()
+        folder = _folder(recipe, loaded, output_dir, resume=resume)
+        if resume and folder.recipe.is_file():
+            # The run folder's own recipe decides, in which every default is written out.
+            loaded = load_recipe(folder.recipe, overrides=overrides)
+        result = _fine_tuned(loaded, folder, progress, resume=resume, inexact_resume=inexact_resume)
+    if result is None:
+        return _INTERRUPTED
+    from ftcheck.pipeline.processes import is_main_process
+
+    if is_main_process():
+        _print(result, style, output)
+    return 0
+
+
+def _progress() -> AbstractContextManager[Progress]:
+    """Bars or lines on rank 0, silence elsewhere."""
+    from ftcheck.cli.console import ConsoleProgress
+    from ftcheck.pipeline.processes import is_main_process
+    from ftcheck.pipeline.progress import Silent
+
+    return ConsoleProgress() if is_main_process() else nullcontext(Silent())
+
+
+def _fine_tuned(
+    recipe: Recipe,
+    folder: RunFolder,
+    progress: Progress,
+    *,
+    resume: bool,
+    inexact_resume: bool,
+) -> RunResult | None:
+    """The result; `None` where Ctrl-C stopped the run, and how to go on was said."""
+    from ftcheck.pipeline import Interrupted, processes
+    from ftcheck.pipeline import run as run_recipe
+
+    try:
+        return run_recipe(
+            recipe, folder, resume=resume, inexact_resume=inexact_resume, progress=progress
+        )
+    except InputError:
+        if not resume and processes.is_main_process():
+            folder.discard()  # nothing was trained: nothing is left half written
+        raise
+    except Interrupted as stop:
+        saved = stop.checkpoint.folder if stop.checkpoint else "nothing"
+        progress.note(
+            f"Interrupted; saved {saved}.\nGo on with: ftcheck run --resume {stop.folder}"
+        )
+        return None
 
 
 def _launch(num_processes: int) -> int:
@@ -121,61 +170,6 @@ def _without_option(arguments: list[str], name: str) -> list[str]:
         elif not argument.startswith(f"{name}="):
             kept.append(argument)
     return kept
-
-
-def _run(
-    recipe: str,
-    overrides: tuple[str, ...],
-    output_dir: Path | None,
-    *,
-    resume: bool,
-    inexact_resume: bool,
-    style: str,
-    output: Path | None,
-    verbose: bool,
-) -> int:
-    from ftcheck.cli.console import ConsoleProgress, quiet_libraries
-    from ftcheck.errors import InputError
-    from ftcheck.pipeline import processes
-    from ftcheck.pipeline.progress import Silent
-    from ftcheck.recipe import load_recipe
-
-    loaded = load_recipe(recipe, overrides=overrides)
-    if not verbose or not processes.is_main_process():
-        quiet_libraries()
-    from ftcheck.pipeline import Interrupted
-    from ftcheck.pipeline import run as run_recipe
-
-    folder = _folder(recipe, loaded, output_dir, resume=resume)
-    if resume and folder.recipe.is_file():
-        # The run folder's own recipe decides, in which every default is written out.
-        loaded = load_recipe(folder.recipe, overrides=overrides)
-    try:
-        if processes.is_main_process():
-            with ConsoleProgress() as progress:
-                result = run_recipe(
-                    loaded,
-                    folder,
-                    resume=resume,
-                    inexact_resume=inexact_resume,
-                    progress=progress,
-                )
-            _print(result, style, output)
-        else:
-            run_recipe(
-                loaded, folder, resume=resume, inexact_resume=inexact_resume, progress=Silent()
-            )
-    except InputError:
-        if not resume and processes.is_main_process():
-            folder.discard()  # nothing was trained: nothing is left half written
-        raise
-    except Interrupted as stop:
-        if processes.is_main_process():
-            saved = stop.checkpoint.folder if stop.checkpoint else "nothing"
-            click.echo(f"Interrupted; saved {saved}.", err=True)
-            click.echo(f"Go on with: ftcheck run --resume {stop.folder}", err=True)
-        return _INTERRUPTED
-    return 0
 
 
 def _folder(given: str, recipe: Recipe, output_dir: Path | None, *, resume: bool) -> RunFolder:

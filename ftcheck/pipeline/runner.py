@@ -293,9 +293,7 @@ class _Trained:
         if self.run.main:
             self.run.progress.stage("Saving and loading again")
             # Out of the autocast that accelerate wraps `forward` in: what is loaded has none.
-            self.model = self.trainer.accelerator.unwrap_model(
-                self.model, keep_fp32_wrapper=False
-            )
+            self.model = self.trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
             rows = self.tokens.evaluation or self.tokens.train
             trained = saving.probe_logits(self.model, rows)
             base = saving.base_probe_logits(self.model, rows)

@@ -39,7 +39,7 @@ def test_run_prints_a_summary(finished: Path) -> None:
 
 def test_progress_goes_to_stderr_and_nothing_else_does(finished: Path) -> None:
     lines = (finished / "stderr.txt").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "Loading data and tokenizer …"
+    assert lines[:2] == ["Importing the libraries …", "Loading data and tokenizer …"]
     assert all(line.endswith("…") or line.startswith("  step") for line in lines), lines
 
 
