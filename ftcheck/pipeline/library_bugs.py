@@ -27,8 +27,10 @@ __all__ = [
     "active_bugs",
     "in_range",
     "mend_base_model",
+    "mend_biases",
     "mend_torch_load",
     "mend_trainer",
+    "quantized_biases",
     "unprepared_again",
 ]
 
@@ -110,6 +112,12 @@ def _packs_4bit(situation: Situation) -> bool:
     )
 
 
+def _quantized_under_autocast(situation: Situation) -> bool:
+    training = situation.recipe.training
+    half = training.get("bf16") or (training.get("fp16") and situation.device != "cpu")
+    return situation.recipe.quantization is not None and bool(half)
+
+
 def checkpointing(recipe: Recipe) -> bool:
     """Whether the recipe trains with gradient checkpointing, under either name."""
     training = recipe.training
@@ -143,7 +151,7 @@ LIBRARY_BUGS: tuple[LibraryBug, ...] = (
         applies=_accumulates,
         effect="losses of accumulated batches are summed where their mean is meant: the gradient "
         "is gradient_accumulation_steps times too large",
-        handled="the Trainer divides by the accumulation steps (model_accepts_loss_kwargs = False)",
+        handled="accelerate is told the accumulation steps, and divides each loss by them",
         source="huggingface/transformers#34191",
     ),
     LibraryBug(
@@ -178,6 +186,15 @@ LIBRARY_BUGS: tuple[LibraryBug, ...] = (
         "on then fails, and saving changes the live model",
         handled="the repacking is switched off",
         source="bitsandbytes.nn.Linear4bit.forward, 0.49 to 0.50",
+    ),
+    LibraryBug(
+        slug="biases-rounded-in-place",
+        versions={"bitsandbytes": ">=0.44"},
+        applies=_quantized_under_autocast,
+        effect="a quantized layer that gets half-precision inputs rounds its own bias to that type "
+        "for good: the base under the adapter is no longer the one on disk",
+        handled="the biases are set back after training",
+        source="bitsandbytes.nn.Linear8bitLt.forward, Linear4bit.forward; measured, 0.49–0.50",
     ),
     LibraryBug(
         slug="checkpointing-without-input-gradients",
@@ -235,10 +252,27 @@ def mend_base_model(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def quantized_biases(model: Any) -> list[tuple[Any, Any]]:
+    """Modules of bitsandbytes with copies of their biases, for `mend_biases`."""
+    return [
+        (module, module.bias.detach().clone())
+        for module in model.modules()
+        if type(module).__module__.startswith("bitsandbytes.")
+        and getattr(module, "bias", None) is not None
+    ]
+
+
+def mend_biases(kept: list[tuple[Any, Any]]) -> None:
+    """Mend `biases-rounded-in-place`: set back what `quantized_biases` kept."""
+    for module, bias in kept:
+        module.bias.data = bias
+
+
 def mend_trainer(trainer: Trainer) -> None:
     """Mend `accumulated-gradient` on a trainer that has not started."""
     if _bug("accumulated-gradient").installed():
         trainer.model_accepts_loss_kwargs = False
+        trainer.accelerator.gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
 
 
 @contextlib.contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +74,26 @@ def run(
         Interrupted: Ctrl-C; a checkpoint was saved.
     """
     try:
-        with disk_refusals():
+        with disk_refusals(), _environment_kept():
             return _Run(recipe, folder, progress or Silent(), inexact_resume).whole(resume)
     except ImportError as error:
         raise InputError(
             f"The recipe needs a package that is not installed: {error}",
             next_step="Install it, or change the recipe.",
         ) from error
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Restore `os.environ`: transformers 4 leaves ACCELERATE_MIXED_PRECISION behind, and the next
+    run of the process would train in the precision of this one."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 class _Run:
@@ -202,6 +218,7 @@ class _Trained:
         self.model, self.tokens, self.tokenizer = model, tokens, tokenizer
         self.checkpoint = checkpoint
         self.parameters = count_parameters(model)
+        self.biases = library_bugs.quantized_biases(model)
         self.clock = watch.StepClock()
         self.interruption = watch.Interruption(owner.progress)
         callbacks = [self.clock, self.interruption, watch.ProgressCallback(owner.progress)]
@@ -294,6 +311,7 @@ class _Trained:
             self.run.progress.stage("Saving and loading again")
             # Out of the autocast that accelerate wraps `forward` in: what is loaded has none.
             self.model = self.trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+            library_bugs.mend_biases(self.biases)
             rows = self.tokens.evaluation or self.tokens.train
             trained = saving.probe_logits(self.model, rows)
             base = saving.base_probe_logits(self.model, rows)
@@ -315,7 +333,7 @@ class _Trained:
 
         self.log_history = list(self.trainer.state.log_history)
         self.steps = int(self.trainer.state.global_step)
-        del self.model, self.trainer
+        del self.model, self.trainer, self.biases
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

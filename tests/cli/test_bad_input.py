@@ -97,8 +97,8 @@ BAD_TOML = {
     ),
     "launcher's argument": (HEAD + "[training]\nlocal_rank = 0\n", "launch"),
     "said twice": (
-        HEAD + "[training]\nevaluation_strategy = 'no'\neval_strategy = 'no'\n",
-        "says the same as training.eval_strategy",
+        HEAD.replace("[data]", "dtype = 'float32'\ntorch_dtype = 'float16'\n[data]"),
+        ":4: model.torch_dtype: says the same as model.dtype",
     ),
     "warm-up of all": (HEAD + "[training]\nwarmup_ratio = 1.5\n", "training.warmup_ratio: got 1.5"),
     "budget without unit": (HEAD + "[budget]\nvram = '8'\n", "expected a number with a unit"),

@@ -9,6 +9,7 @@ from ftcheck.pipeline import count_parameters, load_base, load_tokenizer, wrap
 from ftcheck.pipeline.adapter import unwrapped
 from ftcheck.recipe import Recipe
 from tests.helpers.recipes import small_recipe
+from tests.helpers.versions import skip_unless_runnable
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -33,6 +34,7 @@ def test_the_reference_at_full_size_has_811008_of_125250816() -> None:
     "bits", [[], ["quantization.load_in_8bit=true"], ["quantization.load_in_4bit=true"]]
 )
 def test_counts_do_not_depend_on_bits(bits: list[str]) -> None:
+    skip_unless_runnable(bits)
     counts = count_parameters(wrapped(small_recipe(*bits)))
     assert counts.trainable == 45_056
     assert counts.total == 1_088_256 + 45_056
@@ -87,6 +89,7 @@ def test_a_pattern_and_all_linear_are_left_to_peft() -> None:
 
 def test_quantized_base_is_prepared_before_it_is_wrapped() -> None:
     """Prepared afterwards, the adapter would be frozen with the rest."""
+    skip_unless_runnable(["quantization.load_in_8bit=true"])
     model = wrapped(small_recipe("quantization.load_in_8bit=true"))
     assert any(p.requires_grad for p in model.parameters())
     norm = unwrapped(model).transformer.ln_f.weight

@@ -10,6 +10,7 @@ import pytest
 
 from ftcheck.assets import model_dir, train_file
 from ftcheck.pipeline import RunFolder, run
+from ftcheck.pipeline.library_bugs import LIBRARY_BUGS
 from ftcheck.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -68,6 +69,10 @@ def by_hand(folder: Path) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.skipif(
+    next(bug for bug in LIBRARY_BUGS if bug.slug == "accumulated-gradient").installed(),
+    reason="by hand, the gradient is four times too large in the installed transformers",
+)
 def test_losses_and_adapter_are_equal_bit_for_bit(tmp_path: Path) -> None:
     losses = by_hand(tmp_path / "hand")
     recipe = load_recipe(

@@ -11,11 +11,13 @@ from ftcheck.pipeline import library_bugs, load_base, load_tokenizer
 from ftcheck.pipeline.library_bugs import LIBRARY_BUGS, Situation, active_bugs, in_range
 from ftcheck.recipe import Recipe
 from tests.helpers.recipes import small_recipe
+from tests.helpers.versions import skip_unless_runnable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def situation(*overrides: str, device: str = "cpu") -> Situation:
+    skip_unless_runnable(overrides)
     recipe: Recipe = small_recipe(*overrides)
     return Situation(recipe=recipe, base=load_base(recipe, load_tokenizer(recipe)), device=device)
 

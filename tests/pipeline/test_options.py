@@ -12,6 +12,7 @@ from ftcheck.environment import installed_version
 from ftcheck.errors import InputError
 from ftcheck.pipeline import RunFolder, run
 from tests.helpers.recipes import small_recipe
+from tests.helpers.versions import skip_unless_runnable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -53,6 +54,7 @@ def summary_of(folder: Path, *overrides: str) -> dict[str, Any]:
     ids=lambda overrides: "+".join(o.split(".", 1)[1].split("=")[0] for o in overrides),
 )
 def test_runs_to_its_end(tmp_path: Path, overrides: list[str]) -> None:
+    skip_unless_runnable(overrides)
     found = summary_of(tmp_path / "run", *overrides)
     assert found["training"]["steps"] >= 4
     assert found["reload"]["difference"] <= found["reload"]["tolerance"]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ftcheck.environment import installed_version
 from ftcheck.errors import InputError, ReloadMismatch
 from ftcheck.pipeline import RunFolder, RunResult, run
 from ftcheck.pipeline.saving import compare
 from ftcheck.recipe import Recipe
 from tests.helpers.recipes import small_recipe
+from tests.helpers.versions import at_least, skip_unless_runnable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -35,6 +35,8 @@ def trained(recipe: Recipe, folder: Path) -> RunResult:
             "quantization.bnb_4bit_use_double_quant=true",
         ],
         ["model.dtype=bfloat16"],
+        ["training.bf16=true", "quantization.load_in_8bit=true"],
+        ["training.bf16=true", "quantization.load_in_4bit=true"],
         ["model.reload_with=auto"],
         ["training.gradient_checkpointing=true"],
         [
@@ -56,6 +58,7 @@ def trained(recipe: Recipe, folder: Path) -> RunResult:
     ids=lambda overrides: "+".join(o.split(".", 1)[1] for o in overrides) or "plain",
 )
 def test_reload_gives_the_same_logits(tmp_path: Path, overrides: list[str]) -> None:
+    skip_unless_runnable(overrides)
     recipe = small_recipe("training.learning_rate=1e-2", *overrides)
     result = trained(recipe, tmp_path / "run")
     assert result.reload is not None
@@ -184,9 +187,7 @@ def test_a_damaged_adapter_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(
-    not (installed_version("transformers") or "").startswith(
-        ("5.0.", "5.1.", "5.2.", "5.3.", "5.4.", "5.5.")
-    ),
+    not at_least("transformers", "5.0") or at_least("transformers", "5.6"),
     reason="transformers 5.0 to 5.5 give the base model for an adapter folder",
 )
 def test_auto_reload_is_caught_where_it_gives_the_base_model(tmp_path: Path) -> None:
