@@ -9,7 +9,7 @@ from ftcheck.pipeline import generate, load_base, load_tokenizer
 from tests.helpers.recipes import small_recipe
 
 # A missing mask or right padding would warn; what old versions say at their import is not meant.
-pytestmark = pytest.mark.filterwarnings("error", "ignore:numpy.core:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""VRAM: traces of allocations, a simulated CUDA caching allocator, and the cards it fits on."""
