@@ -50,7 +50,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder:
         model: What `wrap` returned, trained.
         tokenizer: Its tokenizer; a resized embedding is saved with the adapter.
         recipe: The recipe.
-        folder: A folder that does not exist yet.
+        folder: Where it goes; what an earlier try of the same run left there is replaced.
     """
     partial = folder.with_name(folder.name + ".partial")
     if partial.exists():  # left by a run that was killed here
@@ -62,7 +62,11 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder:
         # Said outright: peft's own guess looks at the hub, and is wrong without a network.
         model.save_pretrained(partial, save_embedding_layers=_resized(model, recipe))
     tokenizer.save_pretrained(partial)
+    replaced = folder.with_name(folder.name + ".replaced")
+    if folder.exists():  # a resumed run that was killed behind this point
+        os.rename(folder, replaced)
     os.rename(partial, folder)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _resized(model: Any, recipe: Recipe) -> bool:

@@ -138,14 +138,17 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path, undisturbed: P
     assert_same(tmp_path, undisturbed)
 
 
-def test_killed_after_the_last_step(tmp_path: Path, undisturbed: Path) -> None:
-    """Trained to the end, nothing saved: a resume must not train one step more."""
+@pytest.mark.parametrize("adapter_saved", [False, True])
+def test_killed_after_the_last_step(tmp_path: Path, undisturbed: Path, adapter_saved: bool) -> None:
+    """Trained to the end, no summary: a resume must not train one step more."""
     shutil.copytree(undisturbed, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "adapter")
+    if not adapter_saved:
+        shutil.rmtree(tmp_path / "run" / "adapter")
     (tmp_path / "run" / "summary.json").unlink()
     result = resumed(tmp_path)
     assert weights(tmp_path / "run") == weights(undisturbed)
     assert result.training.steps == STEPS
+    assert [path.name for path in (tmp_path / "run").glob("adapter*")] == ["adapter"]
 
 
 @pytest.mark.slow
