@@ -55,6 +55,8 @@ class TokenCounts:
         cut_rows: Rows that truncation took tokens from.
         short_rows: Rows below 2 tokens that were left out: with masked or no padding they have
             nothing to learn from, and a batch of them alone has a loss of NaN.
+        padded_in_batches: Whether each batch is padded to its longest row when it is collated;
+            those pads are in no count here.
     """
 
     raw_rows: int
@@ -64,6 +66,7 @@ class TokenCounts:
     cut: int
     cut_rows: int
     short_rows: int
+    padded_in_batches: bool
 
     @property
     def pads(self) -> int:
@@ -222,6 +225,7 @@ def _tokenize_split(
         cut=sum(cut),
         cut_rows=sum(1 for tokens in cut if tokens),
         short_rows=0 if settings.packing else len(rows) - len(encoded),
+        padded_in_batches=settings.padding == "longest" and not settings.packing,
     )
     return encoded.remove_columns(list(_COUNTS)), counts
 

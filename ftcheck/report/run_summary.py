@@ -87,9 +87,10 @@ def _rows_text(result: RunResult) -> str:
 def _tokens_text(result: RunResult) -> str:
     counts = result.train_tokens
     share = counts.pads / counts.positions if counts.positions else 0.0
-    text = (
-        f"{format_count(counts.real)} real, {format_count(counts.pads)} pads ({share:.0%} of all)"
-    )
+    pads = f"{format_count(counts.pads)} pads ({share:.0%} of all)"
+    if counts.padded_in_batches:
+        pads = "pads only up to the longest row of a batch"
+    text = f"{format_count(counts.real)} real, {pads}"
     if counts.cut:
         whole = counts.real + counts.cut
         text += f"; {format_count(counts.cut)} cut off ({counts.cut / whole:.0%} of the text)"
