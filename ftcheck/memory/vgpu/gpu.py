@@ -1,0 +1,71 @@
+"""The virtual GPU as the callable sees it, put together of its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ftcheck.memory.trace import Trace
+from ftcheck.memory.vgpu import autocast, device, libraries, optimizer, tensors
+from ftcheck.memory.vgpu.attention import Attention
+from ftcheck.memory.vgpu.kernels import Kernels
+from ftcheck.memory.vgpu.labels import Labels
+from ftcheck.memory.vgpu.places import Places
+from ftcheck.memory.vgpu.record import Recorder
+from ftcheck.memory.vgpu.values import Values
+
+__all__ = ["VirtualGpu"]
+
+
+class VirtualGpu:
+    """A card without hardware. One a process; it cannot be taken back.
+
+    Attributes:
+        capability: Compute capability of the card that is stood in for.
+        device: What to give to `.to()` and `device=`.
+        assumptions: What was assumed, in the order in which it came up, each once.
+    """
+
+    def __init__(self, capability: tuple[int, int] = (8, 9)) -> None:
+        device.register(capability)
+        self.capability = capability
+        self.device: torch.device = device.DEVICE
+        self.assumptions: list[str] = []
+        self.phase_file: Path | None = None
+        self.places = Places()
+        self.values = Values(self.assume)
+        self.recorder = Recorder(self.places, self.values)
+        self.kernels = Kernels(self.recorder, self.values)
+        self.attention = Attention(capability, self.kernels, self.assume)
+        self.labels = Labels(self.recorder)
+        self.attention.install()
+        self.kernels.install()
+        autocast.install()
+        self.places.install()
+        self.labels.install()
+        optimizer.install(self)
+        libraries.install()
+
+    def phase(self, name: str) -> None:
+        """Name what follows, until the next call; every allocation carries it."""
+        self.recorder.phase = name
+        if self.phase_file is not None:  # for whoever has to say where it was stopped
+            self.phase_file.write_text(name, encoding="utf-8")
+
+    def assume(self, text: str) -> None:
+        """Note an assumption for the result; the same text is kept once."""
+        if text not in self.assumptions:
+            self.assumptions.append(text)
+
+    def materialize(self, model: nn.Module) -> nn.Module:
+        """Put a model that was built under `torch.device("meta")` on the card, in place.
+
+        Parameters and buffers keep their dtypes, and shared ones stay shared; there are no values.
+        """
+        return tensors.materialize(model, self.recorder)
+
+    def trace(self) -> Trace:
+        """What was allocated and freed so far."""
+        return self.recorder.finish()
