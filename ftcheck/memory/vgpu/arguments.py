@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from ftcheck.memory.vgpu import device
+from ftcheck.memory.vgpu.device import DEVICE_TYPE, device
 
 __all__ = [
     "cache_key",
@@ -15,9 +15,12 @@ __all__ = [
     "contiguous_strides",
     "layout_of",
     "only_out",
+    "point_at",
     "tensors_in",
     "to_meta",
 ]
+
+_SET_STORAGE: Final = torch.ops.aten.set_.source_Storage_storage_offset
 
 
 def only_out(op: Any) -> bool:
@@ -54,6 +57,15 @@ def cache_key(value: Any) -> Any:
     return value
 
 
+def point_at(
+    tensor: torch.Tensor, source: Any, offset: int, size: Sequence[int], stride: Sequence[int]
+) -> None:
+    """Make a tensor look at a storage, or at that of another tensor."""
+    storage = source.untyped_storage() if isinstance(source, torch.Tensor) else source
+    # The CPU kernel only moves sizes and pointers, and does not look at the device.
+    _SET_STORAGE._op_dk(torch._C.DispatchKey.CPU, tensor, storage, offset, size, stride)
+
+
 def tensors_in(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
@@ -83,10 +95,10 @@ def check_devices(arguments: Sequence[Any], *, indices: bool = False) -> None:
     """Raise what CUDA raises where tensors of the host are given beside those of the card."""
     for argument in arguments:
         if isinstance(argument, torch.Tensor):
-            if argument.device.type != device.DEVICE_TYPE and argument.dim() > 0 and not indices:
+            if argument.device.type != DEVICE_TYPE and argument.dim() > 0 and not indices:
                 raise RuntimeError(
                     "Expected all tensors to be on the same device, but found at least two "
-                    f"devices, {device.DEVICE} and {argument.device}!"
+                    f"devices, {device()} and {argument.device}!"
                 )
         elif (
             isinstance(argument, (list, tuple))

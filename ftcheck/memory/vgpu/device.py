@@ -1,8 +1,8 @@
 """The device type `vgpu`: registered with torch, holding tensors that have no memory.
 
-A tensor on it is a plain `torch.Tensor` whose storage has a size and a null pointer. Nothing in
-torch treats it as a subclass: `Module.to`, parameters, in-place gradient accumulation and the
-stealing of gradients by `AccumulateGrad` are those of CUDA, which decides about peaks.
+A tensor on it is a plain `torch.Tensor` whose storage has a size and an address where nothing is.
+Nothing in torch treats it as a subclass: `Module.to`, parameters, in-place gradient accumulation
+and the stealing of gradients by `AccumulateGrad` are those of CUDA, which decides about peaks.
 
 Registration follows `torch.utils.backend_registration._setup_privateuseone_for_python_backend`
 (experimental; added by pytorch#157859) and `torch/csrc/acc/Module.cpp`. It holds for the whole
@@ -11,19 +11,15 @@ process and cannot be undone, therefore it happens in a child process only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from ftcheck.memory.vgpu.errors import Unmeasured
 
-__all__ = ["DEVICE", "DEVICE_TYPE", "Backend", "allocate", "register", "set_storage"]
+__all__ = ["DEVICE_TYPE", "Backend", "device", "register"]
 
-DEVICE_TYPE = "vgpu"
-DEVICE: torch.device
-_SET_STORAGE = torch.ops.aten.set_.source_Storage_storage_offset
-_CPU_KEY = torch._C.DispatchKey.CPU
+DEVICE_TYPE: Final = "vgpu"
 
 
 class Backend:
@@ -112,13 +108,17 @@ class Backend:
         """Values are nominal, so are random ones."""
 
 
+def device() -> torch.device:
+    """The one device of the type; it has no name before `register`."""
+    return torch.device(DEVICE_TYPE, 0)
+
+
 def register(capability: tuple[int, int]) -> None:
     """Register the device type; a second call in a process only sets the capability.
 
     Raises:
         Unmeasured: This torch has no interface for device types written in Python.
     """
-    global DEVICE  # noqa: PLW0603 - torch.device("vgpu") does not exist before the registration
     known = getattr(torch, DEVICE_TYPE, None)
     if known is not None:
         known.capability = capability
@@ -133,34 +133,5 @@ def register(capability: tuple[int, int]) -> None:
             next_step="Install torch 2.13 or newer.",
         )
     setup(DEVICE_TYPE, backend_module=Backend(capability))
-    DEVICE = torch.device(DEVICE_TYPE, 0)
     # The backward of one device runs on one thread; on the caller's, so that order is certain.
     torch.autograd.set_multithreading_enabled(False)
-
-
-def allocate(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """A tensor with a storage of its own, of just the bytes that size and stride span.
-
-    Args:
-        size: Sizes, in elements.
-        stride: Strides, in elements.
-        dtype: Its dtype.
-    """
-    elements = 1
-    for length, step in zip(size, stride, strict=True):
-        if length == 0:
-            elements = 0
-            break
-        elements += (length - 1) * step
-    tensor: torch.Tensor = torch._C._acc.create_empty_tensor((0,), dtype)
-    set_storage(tensor, size, stride, elements * dtype.itemsize)
-    return tensor
-
-
-def set_storage(
-    tensor: torch.Tensor, size: Sequence[int], stride: Sequence[int], size_bytes: int
-) -> None:
-    """Give a tensor a new storage, as a kernel does that resizes its output."""
-    storage = torch._C._construct_storage_from_data_pointer(0, DEVICE, size_bytes)
-    # The CPU kernel only moves sizes and pointers, and does not look at the device.
-    _SET_STORAGE._op_dk(_CPU_KEY, tensor, storage, 0, size, stride)

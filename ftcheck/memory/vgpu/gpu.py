@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from ftcheck.memory.trace import Trace
-from ftcheck.memory.vgpu import autocast, device, libraries, optimizer, tensors
+from ftcheck.memory.vgpu import autocast, device, libraries, tensors
 from ftcheck.memory.vgpu.attention import Attention
 from ftcheck.memory.vgpu.kernels import Kernels
 from ftcheck.memory.vgpu.labels import Labels
 from ftcheck.memory.vgpu.places import Places
+from ftcheck.memory.vgpu.quantized import Quantized
 from ftcheck.memory.vgpu.record import Recorder
 from ftcheck.memory.vgpu.values import Values
 
@@ -31,7 +31,7 @@ class VirtualGpu:
     def __init__(self, capability: tuple[int, int] = (8, 9)) -> None:
         device.register(capability)
         self.capability = capability
-        self.device: torch.device = device.DEVICE
+        self.device = device.device()
         self.assumptions: list[str] = []
         self.phase_file: Path | None = None
         self.places = Places()
@@ -45,8 +45,8 @@ class VirtualGpu:
         autocast.install()
         self.places.install()
         self.labels.install()
-        optimizer.install(self)
-        libraries.install()
+        tensors.keep_ties()
+        libraries.install(Quantized(self.kernels, self.assume))
 
     def phase(self, name: str) -> None:
         """Name what follows, until the next call; every allocation carries it."""

@@ -14,18 +14,19 @@ from typing import Any, Final
 
 import torch
 
-from ftcheck.memory.vgpu import device
 from ftcheck.memory.vgpu.arguments import (
     cache_key,
     check_devices,
     contiguous_strides,
     layout_of,
     only_out,
+    point_at,
     tensors_in,
     to_meta,
 )
+from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.errors import Unmeasured
-from ftcheck.memory.vgpu.record import INPUTS, Recorder
+from ftcheck.memory.vgpu.record import INPUTS, WEIGHTS, Recorder
 from ftcheck.memory.vgpu.values import Values
 
 __all__ = ["Handler", "Kernels"]
@@ -56,6 +57,8 @@ class Kernels:
     def __init__(self, recorder: Recorder, values: Values) -> None:
         self.recorder = recorder
         self.values = values
+        self.unmeasured: Unmeasured | None = None
+        """The first operation that could not be run."""
         self._handlers: dict[Any, Handler] = {}
         self._shapes: dict[Any, Any] = {}
         self._libraries: list[torch.library.Library] = []
@@ -84,7 +87,11 @@ class Kernels:
             handler = handlers.get(op)
             if handler is None:
                 handler = handlers[op] = make(op)
-            return handler(args, kwargs)
+            try:
+                return handler(args, kwargs)
+            except Unmeasured as error:  # somebody may swallow it, and go on where CUDA would not
+                self.unmeasured = self.unmeasured or error
+                raise
 
         everything = torch.library.Library("_", "IMPL")
         everything.fallback(run, "PrivateUse1")
@@ -99,15 +106,11 @@ class Kernels:
         self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype, op: str
     ) -> torch.Tensor:
         """Allocate and record a tensor."""
-        tensor = device.allocate(size, stride, dtype)
-        self.recorder.allocated(tensor, op)
-        return tensor
+        return self.recorder.allocate(size, stride, dtype, op)
 
     def buffer(self, size_bytes: int, op: str, category: str) -> torch.Tensor:
         """Allocate and record memory that a kernel takes beside its results."""
-        tensor = device.allocate([size_bytes], [1], torch.uint8)
-        self.recorder.allocated(tensor, op, category)
-        return tensor
+        return self.recorder.allocate((size_bytes,), (1,), torch.uint8, op, category)
 
     def functional(self, op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run an operation whose results are new tensors."""
@@ -176,26 +179,30 @@ class Kernels:
             stride = torch.empty(
                 size, device="meta", memory_format=kwargs["memory_format"]
             ).stride()
-        return self._unnamed(device.allocate(size, stride, dtype))
+        return self._unnamed(size, stride, dtype)
 
     def _empty_strided(self, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor:
         dtype = kwargs.get("dtype") or torch.get_default_dtype()
-        return self._unnamed(device.allocate(args[0], args[1], dtype))
+        return self._unnamed(args[0], args[1], dtype)
 
-    def _unnamed(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _unnamed(
+        self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype
+    ) -> torch.Tensor:
+        """`empty`, of a kernel that comes next and will put its name there."""
         recorder = self.recorder
-        recorder.unnamed = recorder.allocated(tensor, "aten::empty")
+        tensor = recorder.allocate(size, stride, dtype, "aten::empty")
+        recorder.unnamed = recorder.newest
         return tensor
 
     def _copy_from(self, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor:
         source, target = args[0], args[1]
         newest, self.recorder.unnamed = self.recorder.unnamed, None
-        from_host = source.device.type != device.DEVICE_TYPE
+        from_host = source.device.type != DEVICE_TYPE
         if newest is not None:
             newest.op = "aten::copy_"
             if from_host and newest is self.recorder.of(target):
-                newest.category = INPUTS
-        if target.device.type == device.DEVICE_TYPE:
+                newest.category = WEIGHTS if isinstance(source, torch.nn.Parameter) else INPUTS
+        if target.device.type == DEVICE_TYPE:
             if self.values.may_have(target):
                 known = None if source.device.type == "meta" else self.values.of(source)
                 self.values.write(target, known)
@@ -225,36 +232,33 @@ class Kernels:
         """`set_`: the tensor now looks at another storage."""
         tensor, source = args[0], args[1]
         if isinstance(source, torch.Tensor):
-            storage, offset = source.untyped_storage(), source.storage_offset()
-            size, stride = source.shape, source.stride()
+            point_at(tensor, source, int(source.storage_offset()), source.shape, source.stride())
+        elif len(args) > 2:
+            point_at(tensor, source, *args[2:5])
         else:
-            storage = source
-            offset, size, stride = args[2:5] if len(args) > 2 else (0, None, None)  # type: ignore[assignment]
-            if size is None:
-                size = [storage.nbytes() // tensor.dtype.itemsize]
-                stride = [1]
-        _ATEN.set_.source_Storage_storage_offset._op_dk(
-            torch._C.DispatchKey.CPU, tensor, storage, offset, size, stride
-        )
+            point_at(tensor, source, 0, (source.nbytes() // tensor.dtype.itemsize,), (1,))
         return tensor
 
     def _resize(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """`resize_`: a larger storage is a new one, as on CUDA."""
-        tensor, size = args[0], args[1]
-        stride = contiguous_strides(size)
+        tensor, size = args[0], tuple(args[1])
         elements = 1
         for length in size:
             elements *= length
-        size_bytes = (tensor.storage_offset() + elements) * tensor.dtype.itemsize
-        if size_bytes > tensor.untyped_storage().nbytes():
-            device.set_storage(tensor, size, stride, size_bytes)
-            self.recorder.unnamed = self.recorder.allocated(tensor, "aten::resize_")
+        record = self.recorder.of(tensor)
+        room = 0 if record is None else record.size_bytes // tensor.dtype.itemsize
+        if tensor.storage_offset() + elements > room:
+            self._move(tensor, size, contiguous_strides(size), "aten::resize_")
         else:
-            _ATEN.set_.source_Storage_storage_offset._op_dk(
-                torch._C.DispatchKey.CPU, tensor, tensor.untyped_storage(),
-                tensor.storage_offset(), size, stride,
-            )  # fmt: skip
+            point_at(tensor, tensor, tensor.storage_offset(), size, contiguous_strides(size))
         return tensor
+
+    def _move(
+        self, tensor: torch.Tensor, size: Sequence[int], stride: Sequence[int], op: str
+    ) -> None:
+        """Give a tensor a new storage."""
+        fresh = self.recorder.allocate(size, stride, tensor.dtype, op)
+        point_at(tensor, fresh, 0, size, stride)
 
     def _view(self, op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         # Meta kernels of views move sizes and share the storage; they do not look at the device.
@@ -325,9 +329,7 @@ class Kernels:
         for output in outputs:
             meta = metas.get(id(output))
             if meta is not None and meta.numel() and not output.numel():
-                size_bytes = meta.numel() * meta.dtype.itemsize
-                device.set_storage(output, meta.shape, meta.stride(), size_bytes)
-                self.recorder.allocated(output, op._schema.name)
+                self._move(output, meta.shape, meta.stride(), op._schema.name)
 
     def _write_values(
         self, op: Any, args: Sequence[Any], kwargs: dict[str, Any], outputs: list[Any]

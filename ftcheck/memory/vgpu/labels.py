@@ -42,6 +42,7 @@ class Labels:
     def install(self) -> None:
         """Follow models and optimizers, for the rest of the process."""
         self.recorder.places.roots.append(self.name_model)
+        self.recorder.places.before_forward.append(self.name_gradients)
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
 

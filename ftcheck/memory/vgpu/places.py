@@ -7,6 +7,7 @@ the forward pass, so the number of the running node says which module had made i
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class Places:
         in_optimizer: Whether an optimizer's step is running.
         vocabulary: Width of the output head; 0 while unknown.
         roots: Called with each outermost module before its first call, and when it has changed.
+        before_forward: Called before an outermost module runs, outside of the backward pass.
+        before_backward: Called when a backward pass has begun.
     """
 
     def __init__(self) -> None:
@@ -34,7 +37,9 @@ class Places:
         self.in_optimizer = False
         self.vocabulary = 0
         self.free_tags: dict[str, Tags] = {}
-        self.roots: list[Any] = []
+        self.roots: list[Callable[[nn.Module], None]] = []
+        self.before_forward: list[Callable[[], None]] = []
+        self.before_backward: list[Callable[[], None]] = []
         self._stack: list[nn.Module] = []
         self._starts: list[int] = [0]
         self._labels: list[str] = [""]
@@ -84,12 +89,16 @@ class Places:
             self._task = task
             if task != -1:
                 self.backwards += 1
+                for listener in self.before_backward:
+                    listener()
         return bool(task != -1)
 
     def _enter(self, module: nn.Module) -> None:
         if not self._stack:
             if torch._C._current_graph_task_id() == -1:
                 self._forget()
+                for listener in self.before_forward:
+                    listener()
             if _LABEL not in module.__dict__:
                 self._name(module)
         self._stack.append(module)

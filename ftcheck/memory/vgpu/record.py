@@ -6,14 +6,15 @@ optimizer) is often known only after it was allocated.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import torch
 
 from ftcheck.memory.trace import Tags, Trace, TraceRecorder
+from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.places import Places
+from ftcheck.memory.vgpu.storage import Heap, base_address
 from ftcheck.memory.vgpu.values import Values
 
 __all__ = [
@@ -50,24 +51,26 @@ class Record:
         number: Position in the order of allocations, from 0; the block of the trace.
         size_bytes: As asked for, before the allocator rounds.
         backwards: Backward passes that had begun when it was allocated.
+        in_forward: Whether a module was running.
     """
 
-    __slots__ = ("backwards", "category", "module", "number", "op", "phase", "size_bytes")
+    __slots__ = (
+        "backwards",
+        "category",
+        "in_forward",
+        "module",
+        "number",
+        "op",
+        "phase",
+        "size_bytes",
+    )
 
     def __init__(self, number: int, size_bytes: int) -> None:
         self.number = number
         self.size_bytes = size_bytes
         self.op = self.module = self.phase = self.category = ""
         self.backwards = 0
-
-
-class _Handle(weakref.ref["torch.UntypedStorage"]):
-    """A weak reference to a storage that knows its record."""
-
-    __slots__ = ("key", "record")
-
-    key: int
-    record: Record
+        self.in_forward = False
 
 
 class Recorder:
@@ -81,36 +84,45 @@ class Recorder:
     def __init__(self, places: Places, values: Values) -> None:
         self.places = places
         self.values = values
+        self.heap = Heap()
+        self.heap.freed = self._freed
+        values.size_of = self._size_of
+        places.before_backward.append(self._keep_activations)
         self.phase = ""
+        self.newest: Record | None = None
+        """Of the last call of `allocate`."""
         self.unnamed: Record | None = None
         """The newest record while its operation is unknown: `empty` comes before its kernel."""
         self._events: list[tuple[Record, Tags | None]] = []
-        self._handles: dict[int, _Handle] = {}
+        self._alive: dict[int, Record] = {}
         self._numbers = 0
 
-    def allocated(self, tensor: torch.Tensor, op: str, category: str = "") -> Record | None:
-        """Record the storage of a new tensor; one of no bytes takes nothing from a card."""
-        storage = tensor.untyped_storage()
-        size_bytes = storage.nbytes()
-        if size_bytes == 0:
-            return None
+    def allocate(
+        self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype, op: str,
+        category: str = "",
+    ) -> torch.Tensor:  # fmt: skip
+        """A new tensor of the device; one of no bytes takes nothing from a card, and no record."""
+        tensor, address, size_bytes = self.heap.allocate(size, stride, dtype)
+        if not address:
+            self.newest = None
+            return tensor
+        places = self.places
         record = Record(self._numbers, size_bytes)
         self._numbers += 1
-        places = self.places
         record.op, record.phase = op, self.phase
         record.module = places.module()
         record.backwards = places.backwards
-        record.category = category or self._guess(tensor)
-        handle = _Handle(storage, self._freed)
-        handle.key, handle.record = storage._cdata, record
-        self._handles[handle.key] = handle
+        record.in_forward = places.in_forward()
+        record.category = category or self._guess(size)
+        self._alive[address] = self.newest = record
         self._events.append((record, None))
-        return record
+        return tensor
 
     def of(self, tensor: torch.Tensor) -> Record | None:
         """The record of a tensor's storage; `None` for one that is not on the device."""
-        handle = self._handles.get(tensor.untyped_storage()._cdata)
-        return None if handle is None else handle.record
+        if tensor.device.type != DEVICE_TYPE:
+            return None
+        return self._alive.get(base_address(tensor))
 
     def relabel(self, tensors: Iterable[torch.Tensor], category: str, name: str = "") -> None:
         """Say what storages hold; `name` replaces the module."""
@@ -122,7 +134,7 @@ class Recorder:
 
     def alive_bytes(self) -> int:
         """Bytes that are alive now, as asked for."""
-        return sum(handle.record.size_bytes for handle in self._handles.values())
+        return sum(record.size_bytes for record in self._alive.values())
 
     def finish(self) -> Trace:
         """The trace so far."""
@@ -138,24 +150,36 @@ class Recorder:
             trace.allocate(record.number, record.size_bytes, tags[record.number])
         return trace.finish()
 
-    def _guess(self, tensor: torch.Tensor) -> str:
+    def _guess(self, size: Sequence[int]) -> str:
         places = self.places
         if places.in_optimizer:
             return OTHER
-        if places.vocabulary and tensor.dim() > 1 and tensor.shape[-1] == places.vocabulary:
+        if places.vocabulary and len(size) > 1 and size[-1] == places.vocabulary:
             return LOGITS
         if places.in_forward() and torch.is_grad_enabled():
             return ACTIVATIONS
         return OTHER
 
-    def _freed(self, handle: weakref.ref[torch.UntypedStorage]) -> None:
-        assert isinstance(handle, _Handle)
-        record = handle.record
-        del self._handles[handle.key]
-        self.values.forget(handle.key)
+    def _freed(self, address: int) -> None:
+        record = self._alive.pop(address)
+        self.values.forget(address)
         if record.category == ACTIVATIONS and record.backwards == self.places.backwards:
             record.category = OTHER  # gone before a backward pass could have used it
         self._events.append((record, self._free_tags()))
+
+    def _keep_activations(self) -> None:
+        """What a forward pass left behind is saved for the backward, without gradients too.
+
+        Reentrant checkpoints run their modules without gradients, and save what goes in.
+        """
+        began = self.places.backwards - 1
+        for record in self._alive.values():
+            if record.category == OTHER and record.in_forward and record.backwards == began:
+                record.category = ACTIVATIONS
+
+    def _size_of(self, address: int) -> int:
+        record = self._alive.get(address)
+        return 0 if record is None else record.size_bytes
 
     def _free_tags(self) -> Tags:
         tags = self.places.free_tags.get(self.phase)

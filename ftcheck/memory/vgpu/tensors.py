@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from ftcheck.memory.vgpu import device
+from ftcheck.memory.vgpu.device import DEVICE_TYPE, device
 from ftcheck.memory.vgpu.record import WEIGHTS, Recorder
 
-__all__ = ["materialize"]
+__all__ = ["keep_ties", "materialize"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -28,13 +29,18 @@ def materialize(model: Module, recorder: Recorder) -> Module:
     moved: dict[int, torch.Tensor] = {}
 
     def move(tensor: torch.Tensor, name: str) -> torch.Tensor:
-        if tensor.device.type == device.DEVICE_TYPE:
+        if tensor.device.type == DEVICE_TYPE:
             return tensor
+        if id(tensor) not in moved and _quantizes(tensor):
+            # bitsandbytes quantizes on the way from the host. Pages that nobody writes are free.
+            source = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+            kind: Any = type(tensor)
+            quantized = kind(source, requires_grad=tensor.requires_grad, **tensor.__dict__)
+            moved[id(tensor)] = quantized.to(device())
+            recorder.relabel([moved[id(tensor)]], WEIGHTS, name)
         if id(tensor) not in moved:
-            fresh = device.allocate(tensor.shape, tensor.stride(), tensor.dtype)
-            record = recorder.allocated(fresh, "load", WEIGHTS)
-            if record is not None:
-                record.module = name
+            fresh = recorder.allocate(tensor.shape, tensor.stride(), tensor.dtype, "load", WEIGHTS)
+            recorder.relabel([fresh], WEIGHTS, name)
             moved[id(tensor)] = fresh
         return moved[id(tensor)]
 
@@ -45,9 +51,72 @@ def materialize(model: Module, recorder: Recorder) -> Module:
                 continue
             if id(parameter) not in parameters:
                 fresh = move(parameter, f"{prefix}.{name}" if prefix else name)
-                parameters[id(parameter)] = nn.Parameter(fresh, parameter.requires_grad)
+                parameters[id(parameter)] = _parameter(fresh, parameter)
             module._parameters[name] = parameters[id(parameter)]
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = move(buffer, f"{prefix}.{name}" if prefix else name)
     return model
+
+
+def keep_ties() -> None:
+    """Let `Module.to` keep parameters that are one, for the rest of the process.
+
+    On CUDA it replaces the data of a parameter, which is then the same for all who hold it. Torch
+    does not do that for devices it does not know (`has_compatible_shallow_copy_type` in
+    c10/core/TensorImpl.h), and makes new parameters: a tied head would come twice. Here the first
+    one that is made serves all holders.
+    """
+    apply = nn.Module._apply
+
+    def apply_once(module: nn.Module, fn: Callable[..., Any], recurse: bool = True) -> nn.Module:
+        before = {
+            (id(owner), name): parameter
+            for owner in module.modules()
+            for name, parameter in owner._parameters.items()
+            if parameter is not None
+        }
+        result: nn.Module = apply(module, _once_each(fn, set(map(id, before.values()))), recurse)
+        after: dict[int, nn.Parameter] = {}
+        for owner in module.modules():
+            for name, parameter in owner._parameters.items():
+                old = before.get((id(owner), name))
+                if parameter is not None and old is not None:
+                    owner._parameters[name] = after.setdefault(id(old), parameter)
+        return result
+
+    nn.Module._apply = apply_once  # type: ignore[method-assign] # see above
+
+
+def _once_each(fn: Callable[..., Any], parameters: set[int]) -> Callable[..., Any]:
+    """`fn`, but the same result for the same parameter."""
+    if isinstance(fn, _Once):
+        return fn
+    return _Once(fn, parameters)
+
+
+class _Once:
+    """A function of tensors that remembers what it gave for parameters."""
+
+    def __init__(self, fn: Callable[..., Any], parameters: set[int]) -> None:
+        self._fn = fn
+        self._parameters = parameters
+        self._given: dict[int, Any] = {}
+
+    def __call__(self, tensor: torch.Tensor) -> Any:
+        if id(tensor) not in self._parameters:
+            return self._fn(tensor)
+        if id(tensor) not in self._given:
+            self._given[id(tensor)] = self._fn(tensor)
+        return self._given[id(tensor)]
+
+
+def _quantizes(tensor: torch.Tensor) -> bool:
+    """Whether it is a parameter class of bitsandbytes (`Params4bit`, `Int8Params`)."""
+    return type(tensor).__module__.startswith("bitsandbytes.")
+
+
+def _parameter(fresh: torch.Tensor, old: nn.Parameter) -> nn.Parameter:
+    if isinstance(fresh, nn.Parameter):
+        return fresh
+    return nn.Parameter(fresh, old.requires_grad)

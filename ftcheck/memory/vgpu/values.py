@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import torch
 
+from ftcheck.memory.vgpu.storage import base_address
+
 __all__ = ["MOST_ELEMENTS", "Values"]
 
 MOST_ELEMENTS: Final = 2**22
@@ -23,7 +25,6 @@ _MOST_FLOATS: Final = 16
 _NOMINAL_TOKEN: Final = 3
 """What `argmax` and `multinomial` pick: no end-of-text token of the usual vocabularies."""
 _PICKS: Final = frozenset({"aten::argmax", "aten::multinomial"})
-_HALVES: Final = frozenset({torch.float16, torch.bfloat16})
 
 
 class Values:
@@ -33,6 +34,8 @@ class Values:
         self._known: dict[int, torch.UntypedStorage] = {}
         self._guessed: set[int] = set()
         self._assume = assume
+        self.size_of: Callable[[int], int] = lambda address: 0
+        """Bytes of the storage at an address; the recorder knows."""
 
     def forget(self, key: int) -> None:
         """A storage is gone, or its contents are no longer known."""
@@ -54,7 +57,7 @@ class Values:
         """
         if tensor.device.type == "cpu":
             return tensor
-        storage = self._known.get(tensor.untyped_storage()._cdata)
+        storage = self._known.get(base_address(tensor))
         if storage is None:
             return None
         empty = torch.empty(0, dtype=tensor.dtype)
@@ -62,19 +65,19 @@ class Values:
 
     def is_guessed(self, tensor: torch.Tensor) -> bool:
         """Whether the contents are nominal, not computed."""
-        return tensor.untyped_storage()._cdata in self._guessed
+        return base_address(tensor) in self._guessed
 
     def write(self, tensor: torch.Tensor, contents: torch.Tensor | None) -> None:
         """Set what a tensor of the device holds; `None`: not known any more."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = base_address(tensor)
         if contents is None or not self.may_have(tensor):
             self.forget(key)
             return
         if key not in self._known:
-            if tensor.numel() * tensor.dtype.itemsize != storage.nbytes():
+            size_bytes = self.size_of(key)
+            if tensor.numel() * tensor.dtype.itemsize != size_bytes:
                 return  # a part of something unknown
-            self._known[key] = torch.UntypedStorage(storage.nbytes())
+            self._known[key] = torch.UntypedStorage(size_bytes)
         view = self.of(tensor)
         if view is not None:
             view.copy_(contents)
@@ -104,7 +107,7 @@ class Values:
         else:
             return
         self.write(tensor, torch.full(tensor.shape, nominal, dtype=tensor.dtype))
-        self._guessed.add(tensor.untyped_storage()._cdata)
+        self._guessed.add(base_address(tensor))
 
     def read(self, tensor: torch.Tensor, where: str) -> Any:
         """The number in a tensor of one element, as `.item()` gives it."""

@@ -51,6 +51,8 @@ def _do(job: dict[str, Any], started: float, phase_file: Path) -> Result:
     ready = time.monotonic()
     value = function(gpu, *args, **kwargs)
     done = time.monotonic()
+    if gpu.kernels.unmeasured is not None:
+        raise gpu.kernels.unmeasured
     gc.collect()
     gpu.labels.name_gradients()
     return Result(

@@ -1,0 +1,59 @@
+"""The device itself: what is known on it, what moves to it, what autograd does on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ftcheck.memory.vgpu import Unmeasured, run
+from tests.memory.vgpu import probes
+
+
+def test_integers_from_the_host_are_computed_and_losses_are_one() -> None:
+    result = run(probes.values)
+    assert result.value == {
+        "padding": False,
+        "count": 5,
+        "written through a view": [[11, 12], [3, 4]],
+        "where": (5, 2),
+        "cumsum": [[1, 2, 2], [1, 2, 3]],
+        "range": 6,
+        "joined": [[11, 12], [3, 4]],
+        "nominal": 1.0,
+        "finite": True,
+        "token": [3, 3, 3, 3],
+    }
+    assert result.alive_bytes == 0
+
+
+@pytest.mark.parametrize("probe", [probes.unknown_size, probes.swallowed])
+def test_a_size_that_values_decide_is_unmeasured(probe: object) -> None:
+    """Even where the program swallows the error and goes on."""
+    with pytest.raises(Unmeasured, match=r"aten::nonzero.*depends on values of the card"):
+        run(probe)  # type: ignore[arg-type] # both are functions of a virtual GPU
+
+
+def test_moving_keeps_ties_and_mixing_devices_raises() -> None:
+    seen = run(probes.moves).value
+    weights, scale = 100 * 16 * 4, 16 * 4
+    assert seen["moved"] == (weights + scale, True, "vgpu")
+    assert seen["half"] == ((weights + scale) // 2, True)
+    assert seen["back"] == (0, "cpu")
+    assert seen["materialized"] == (weights + scale, True)
+    assert seen["gone"] == 0
+    for name in ("embedding", "add", "mm", "layer_norm"):
+        assert "Expected all tensors to be on the same device" in seen[name]
+        assert "vgpu:0" in seen[name]
+        assert "cpu" in seen[name]
+    assert seen["scalar of the host"] == "vgpu"
+
+
+def test_gradients_are_added_in_place_as_on_cuda() -> None:
+    """Autograd adds in place only to what nobody else holds; watching must not hold it."""
+    result = run(probes.accumulation)
+    matrix = 256 * 256 * 4
+    backward = [event for event in result.trace if event.tags.phase == "backward"]
+    made = [event for event in backward if event.action == "alloc" and event.size_bytes == matrix]
+    # 5g and 3·5g, 5g and 4·5g, and twice their sum; none for the sum itself.
+    assert len(made) == 5
+    assert {event.tags.op for event in made} == {"aten::mul"}
+    assert result.value
