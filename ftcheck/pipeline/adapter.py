@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftcheck.pipeline.library_bugs import checkpointing, checkpointing_kwargs
 from ftcheck.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -54,12 +53,12 @@ def wrap(base: PreTrainedModel, recipe: Recipe) -> Any:
     if recipe.quantization is not None:
         base = prepare_model_for_kbit_training(
             base,
-            use_gradient_checkpointing=checkpointing(recipe),
-            gradient_checkpointing_kwargs=checkpointing_kwargs(recipe) or None,
+            use_gradient_checkpointing=recipe.checkpointing,
+            gradient_checkpointing_kwargs=recipe.checkpointing_kwargs or None,
         )
-    elif checkpointing(recipe):
+    elif recipe.checkpointing:
         base.enable_input_require_grads()
-    set_seed(recipe.training.get("seed", 42))
+    set_seed(recipe.seed)
     try:
         return get_peft_model(base, LoraConfig(**recipe.lora))
     except (ValueError, TypeError) as error:

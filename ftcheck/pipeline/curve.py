@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from pathlib import Path
+
+from ftcheck.pipeline.folder import write_bytes
 
 __all__ = ["draw_loss_curve"]
 
@@ -32,6 +34,6 @@ def draw_loss_curve(metrics: Path, picture: Path) -> None:
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
-    partial = picture.with_name(f".{picture.name}.partial")
-    figure.savefig(partial, format="png", dpi=120)
-    os.replace(partial, picture)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    write_bytes(picture, png.getvalue())

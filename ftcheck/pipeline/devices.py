@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ftcheck.recipe import Recipe
 
-__all__ = ["PeakMemory", "choose_device", "peak_memory"]
+__all__ = ["PeakMemory", "choose_device", "launched_on_cpu", "peak_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,11 @@ class PeakMemory:
     reserved_bytes: int | None
 
 
+def launched_on_cpu() -> bool:
+    """Whether accelerate's launcher was told to stay on the CPU."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+
+
 def choose_device(recipe: Recipe) -> str:
     """Device of a recipe: `cpu`, `cuda:N` (N is the process's own card) or `mps`.
 
@@ -37,7 +42,7 @@ def choose_device(recipe: Recipe) -> str:
 
     wanted = recipe.model.device
     use_cpu = recipe.training.get("use_cpu", recipe.training.get("no_cuda", False))
-    if wanted == "cpu" or use_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+    if wanted == "cpu" or use_cpu or launched_on_cpu():
         return "cpu"
     has_mps = torch.backends.mps.is_available()
     if (wanted == "cuda" and not torch.cuda.is_available()) or (wanted == "mps" and not has_mps):

@@ -28,20 +28,25 @@ from typing import Any
 
 from ftcheck.errors import DiskError, InputError, ResumeRefused
 
-__all__ = ["Checkpoint", "RunFolder", "write_text"]
+__all__ = ["Checkpoint", "RunFolder", "write_bytes", "write_text"]
 
 _PREFIX = "checkpoint-"
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file beside and rename it: the file is as before, or complete.
+    """`write_bytes` of a text in UTF-8."""
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file beside and rename it: the file is as before, or complete.
 
     Raises:
         DiskError: No space, no permission, or another refusal of the operating system.
     """
     partial = file.with_name(f".{file.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, file)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -111,7 +116,7 @@ class RunFolder:
         return self.summary.is_file()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write `name` as JSON; not-a-number and infinity are written as texts."""
+        """Write `name` as JSON; not-a-number and infinity as Python has them there."""
         write_text(self.root / name, json.dumps(content, indent=2, default=str) + "\n")
 
     def read_json(self, name: str) -> Any:

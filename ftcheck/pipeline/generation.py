@@ -45,7 +45,7 @@ def generate(
     was_training = model.training
     model.eval()
     with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(recipe.training.get("seed", 42))
+        torch.manual_seed(recipe.seed)
         # `stop_strings` are found in text, for which `generate` wants the tokenizer.
         more = {"tokenizer": tokenizer} if "stop_strings" in arguments else {}
         ids = model.generate(**batch, generation_config=GenerationConfig(**arguments), **more)

@@ -118,21 +118,6 @@ def _quantized_under_autocast(situation: Situation) -> bool:
     return situation.recipe.quantization is not None and bool(half)
 
 
-def checkpointing(recipe: Recipe) -> bool:
-    """Whether the recipe trains with gradient checkpointing, under either name."""
-    training = recipe.training
-    return bool(training.get("activation_checkpointing") or training.get("gradient_checkpointing"))
-
-
-def checkpointing_kwargs(recipe: Recipe) -> dict[str, Any]:
-    """Arguments of the checkpointing, under either name; empty where the recipe gives none."""
-    training = recipe.training
-    given = training.get("activation_checkpointing_kwargs") or training.get(
-        "gradient_checkpointing_kwargs"
-    )
-    return dict(given or {})
-
-
 LIBRARY_BUGS: tuple[LibraryBug, ...] = (
     LibraryBug(
         slug="gpt2-loss-type",
@@ -199,7 +184,7 @@ LIBRARY_BUGS: tuple[LibraryBug, ...] = (
     LibraryBug(
         slug="checkpointing-without-input-gradients",
         versions={"transformers": "<5"},
-        applies=lambda situation: checkpointing(situation.recipe),
+        applies=lambda situation: situation.recipe.checkpointing,
         effect="reentrant checkpointing over a frozen base: element 0 of tensors does not require "
         "grad",
         handled="input gradients are switched on",

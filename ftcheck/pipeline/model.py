@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from ftcheck.environment import installed_version
 from ftcheck.pipeline.devices import choose_device
-from ftcheck.pipeline.library_bugs import mend_base_model
+from ftcheck.pipeline.library_bugs import in_range, mend_base_model
 from ftcheck.pipeline.tokens import model_available, model_location
 from ftcheck.recipe import Arguments, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["load_base", "loading_options", "longest_context"]
+__all__ = ["load_base", "loading_options", "longest_context", "on_device"]
 
 
 def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -28,36 +28,45 @@ def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
             missing from it, or rows are longer than its context.
         Unavailable: The hub or the network does not have it.
     """
-    from transformers import AutoModelForCausalLM
-
     device = choose_device(recipe)
     _check_quantization(recipe, device)
     options = loading_options(recipe, device)
     with model_available(recipe, "model"):
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            model_location(recipe), output_loading_info=True, use_safetensors=True, **options
-        )
+        model, loading = on_device(recipe, model_location(recipe), options)
     _check_complete(recipe, model, loading)
     _check_context(recipe, model)
-    if recipe.quantization is None:
-        model.to(device)
     _fit_embedding(recipe, model, tokenizer)
-    mend_base_model(model)
     if recipe.model.loss_type is not None:
         model.loss_type = recipe.model.loss_type
-    loaded: PreTrainedModel = model.eval()
-    return loaded
+    return model
+
+
+def on_device(
+    recipe: Recipe, location: str, options: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load from a folder or the hub, whole onto the recipe's device, in evaluation mode.
+
+    Returns:
+        The model, and what `from_pretrained` says of missing and unexpected weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        location, output_loading_info=True, use_safetensors=True, **options
+    )
+    if recipe.quantization is None:
+        model.to(choose_device(recipe))
+    mend_base_model(model)
+    return model.eval(), loading
 
 
 def loading_options(recipe: Recipe, device: str) -> dict[str, Any]:
     """Arguments of `from_pretrained` that a recipe decides."""
     import torch
-    from packaging.version import Version
 
     model = recipe.model
     # `torch_dtype` became `dtype` in transformers 4.56; the old name warns since.
-    installed = Version(installed_version("transformers") or "0")
-    dtype_name = "dtype" if installed >= Version("4.56") else "torch_dtype"
+    dtype_name = "dtype" if in_range({"transformers": ">=4.56"}) else "torch_dtype"
     options: dict[str, Any] = {
         dtype_name: model.dtype if model.dtype == "auto" else getattr(torch, model.dtype),
         "revision": model.revision or "main",
@@ -89,13 +98,11 @@ def _check_quantization(recipe: Recipe, device: str) -> None:
     """Quantized weights on a CPU: bitsandbytes and transformers learned it late."""
     if recipe.quantization is None or device != "cpu":
         return
-    from packaging.version import Version
-
     needed = {"transformers": "4.55", "bitsandbytes": "0.47"}
     old = [
         f"{name} {installed_version(name)} (needs {least})"
         for name, least in needed.items()
-        if Version(installed_version(name) or "0") < Version(least)
+        if not in_range({name: f">={least}"})
     ]
     if old:
         raise recipe.fault(
@@ -151,5 +158,5 @@ def _fit_embedding(
             'Set model.reload_with = "peft", or take a pad token that the vocabulary has.',
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.get("seed", 42))
+        torch.manual_seed(recipe.seed)
         model.resize_token_embeddings(len(tokenizer))

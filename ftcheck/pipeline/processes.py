@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TypeVar
 
+from ftcheck.pipeline.devices import launched_on_cpu
+
 __all__ = ["is_main_process", "process_count", "same_on_all", "wait_for_all"]
 
 Value = TypeVar("Value")
@@ -20,10 +22,6 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _on_cpu() -> bool:
-    return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
-
-
 def same_on_all(value: Value) -> Value:
     """The value that rank 0 has, on every rank. Any picklable value."""
     if process_count() == 1:
@@ -32,7 +30,7 @@ def same_on_all(value: Value) -> Value:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState(cpu=_on_cpu() or not torch.cuda.is_available())  # opens the process group
+    PartialState(cpu=launched_on_cpu() or not torch.cuda.is_available())  # opens the process group
     values = [value]
     broadcast_object_list(values)
     return values[0]

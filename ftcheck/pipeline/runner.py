@@ -119,7 +119,7 @@ def _record(session: Session) -> None:
         return
     write_text(folder.recipe, dump_recipe(with_defaults(recipe)))
     here = environment.current().to_dict()
-    folder.write_json("environment.json", {**here, "seed": recipe.training.get("seed", 42)})
+    folder.write_json("environment.json", {**here, "seed": recipe.seed})
 
 
 def _precision_notices(recipe: Recipe) -> Iterator[str]:

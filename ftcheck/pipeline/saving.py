@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftcheck.errors import ReloadMismatch
 from ftcheck.pipeline.adapter import unwrapped
 from ftcheck.pipeline.devices import choose_device
-from ftcheck.pipeline.library_bugs import mend_base_model
-from ftcheck.pipeline.model import load_base, loading_options
+from ftcheck.pipeline.model import load_base, loading_options, on_device
 from ftcheck.pipeline.tokens import model_location
 from ftcheck.recipe import Recipe
 
@@ -110,16 +109,10 @@ def reload(recipe: Recipe, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
 
 
 def _reload_folder(recipe: Recipe, folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    device = choose_device(recipe)
-    options = loading_options(recipe, device)
+    options = loading_options(recipe, choose_device(recipe))
     options.pop("revision")  # of the base; the folder has none
-    model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    mend_base_model(model)
-    if recipe.quantization is None:
-        model.to(device)
-    return model.eval()
+    model, _ = on_device(recipe, str(folder), options)
+    return model
 
 
 def probe_logits(model: Any, rows: Any) -> torch.Tensor:

@@ -186,8 +186,7 @@ def _trainer_class() -> type[Trainer]:
         def _token_mean(self) -> float:
             sums = torch.stack([self._loss_sum, torch.tensor(float(self._label_count)).double()])
             if self.args.world_size > 1:
-                sums = sums.float().to(self.args.device)
-                sums = self.accelerator.reduce(sums, reduction="sum").double().cpu()
+                sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum").cpu()
             self.label_count = int(sums[1])
             return float(sums[0] / sums[1]) if sums[1] else math.nan
 

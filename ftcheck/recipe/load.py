@@ -18,14 +18,7 @@ from ftcheck.recipe.values import Fault, argument_faults, did_you_mean, range_fa
 __all__ = ["builtin_names", "load_recipe", "parse_recipe"]
 
 _BUILTIN = Path(__file__).parent / "builtin"
-_OWN_SECTIONS: Mapping[str, type[Any]] = {
-    "model": schema.Model,
-    "data": schema.Data,
-    "tokenization": schema.Tokenization,
-    "budget": schema.Budget,
-    "checks": schema.Checks,
-}
-_SECTIONS = (*_OWN_SECTIONS, *SECTION_CLASSES)
+_SECTIONS = (*schema.OWN_SECTIONS, *SECTION_CLASSES)
 _REQUIRED = ("model", "data")
 _LARGEST_FILE_BYTES = 4 * 1024**2  # a recipe is a page; more is a wrong file
 
@@ -208,14 +201,14 @@ class _Builder:
         if section in SECTION_CLASSES:
             return self._arguments(section, values)
         values = self._renamed(section, values)
-        made, faults = section_of(_OWN_SECTIONS[section], values)
+        made, faults = section_of(schema.OWN_SECTIONS[section], values)
         for fault in faults:
             self._fault(f"{section}.{fault.key}", fault.text, fault.hint)
         return made
 
     def _renamed(self, section: str, values: dict[str, Any]) -> dict[str, Any]:
         """Old names of our own sections, carried over."""
-        known = _OWN_SECTIONS[section].__dataclass_fields__
+        known = schema.OWN_SECTIONS[section].__dataclass_fields__
         kept: dict[str, Any] = {}
         for name, value in values.items():
             carried = self._carried(section, name, value, known)

@@ -71,6 +71,13 @@ def _steps(recipe: Recipe) -> Iterator[Fault]:
         )
 
 
+def _eval_strategy(recipe: Recipe) -> str:
+    """`eval_strategy`, under either name."""
+    training = recipe.training
+    strategy: str = training.get("eval_strategy", training.get("evaluation_strategy", "no"))
+    return strategy
+
+
 def _evaluation(recipe: Recipe) -> Iterator[Fault]:
     data, training = recipe.data, recipe.training
     sources = [n for n in ("eval_path", "eval_split", "eval_fraction") if getattr(data, n)]
@@ -84,7 +91,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Fault]:
             text="set without rows to evaluate on.",
             hint="Set data.eval_split, data.eval_path or data.eval_fraction.",
         )
-    strategy = training.get("eval_strategy", training.get("evaluation_strategy", "no"))
+    strategy = _eval_strategy(recipe)
     if strategy != "no" or training.get("load_best_model_at_end"):
         key = "eval_strategy" if strategy != "no" else "load_best_model_at_end"
         yield Fault(
@@ -96,7 +103,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Fault]:
 
 def _best_model(recipe: Recipe) -> Iterator[Fault]:
     training = recipe.training
-    strategy = training.get("eval_strategy", training.get("evaluation_strategy", "no"))
+    strategy = _eval_strategy(recipe)
     if training.get("load_best_model_at_end") and strategy == "no":
         yield Fault(
             key="training.load_best_model_at_end",

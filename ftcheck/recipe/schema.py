@@ -20,6 +20,7 @@ from ftcheck.errors import InputError
 
 __all__ = [
     "EOS_AS_PAD",
+    "OWN_SECTIONS",
     "Arguments",
     "Budget",
     "Checks",
@@ -173,6 +174,16 @@ class Checks:
     """Code or slug of a finding that is meant, to the reason why."""
 
 
+OWN_SECTIONS: Mapping[str, type[Any]] = {
+    "model": Model,
+    "data": Data,
+    "tokenization": Tokenization,
+    "budget": Budget,
+    "checks": Checks,
+}
+"""Sections without a counterpart in Hugging Face's libraries, to their dataclasses."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where a recipe was read.
@@ -214,6 +225,24 @@ class Recipe:
     notices: tuple[str, ...] = field(default=(), compare=False)
     """What was translated for the installed versions, a sentence each."""
     source: Source | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def seed(self) -> int:
+        """`training.seed`, or 42, which is the default of `TrainingArguments`."""
+        seed: int = self.training.get("seed", 42)
+        return seed
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether it trains with gradient checkpointing, under either name."""
+        names = ("activation_checkpointing", "gradient_checkpointing")
+        return any(self.training.get(name) for name in names)
+
+    @property
+    def checkpointing_kwargs(self) -> dict[str, Any]:
+        """Arguments of the checkpointing, under either name; empty where there are none."""
+        names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+        return dict(next((given for name in names if (given := self.training.get(name))), {}))
 
     def place(self, key: str) -> str:
         """`file:line` of `section.key`, for a message; the file alone where no line is known."""

@@ -8,18 +8,11 @@ import itertools
 from dataclasses import MISSING
 from typing import Any
 
-from ftcheck.recipe import schema
 from ftcheck.recipe.load import load_recipe
+from ftcheck.recipe.schema import OWN_SECTIONS
 
 __all__ = ["commented_recipe"]
 
-_OWN = {
-    "model": schema.Model,
-    "data": schema.Data,
-    "tokenization": schema.Tokenization,
-    "budget": schema.Budget,
-    "checks": schema.Checks,
-}
 _THEIRS = {
     "quantization": "Fields of transformers.BitsAndBytesConfig. Leave the section out for weights "
     "that are not quantized.",
@@ -68,7 +61,7 @@ def _add(document: Any, section: str, values: Any) -> None:
         for name, value in values.items():
             table.add(name, tomlkit.item(value))
     else:
-        _add_own(table, _OWN[section], values)
+        _add_own(table, OWN_SECTIONS[section], values)
     document.add(section, table)
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from packaging.version import Version
 
-from ftcheck.environment import installed_version
+from ftcheck.pipeline.library_bugs import in_range
 
 __all__ = ["at_least", "skip_unless_runnable"]
 
 
 def at_least(distribution: str, version: str) -> bool:
     """Whether a distribution is installed in at least this version."""
-    return Version(installed_version(distribution) or "0") >= Version(version)
+    return in_range({distribution: f">={version}"})
 
 
 def skip_unless_runnable(overrides: Sequence[str]) -> None:
