@@ -12,6 +12,7 @@ import ftcheck
 
 ROOT = Path(ftcheck.__file__).parent
 BASE = ["errors", "units", "environment"]
+RUNS = [*BASE, "recipe", "assets", "pipeline", "memory", "memory.vgpu"]
 ROOMS: dict[str, list[str]] = {
     "errors": [],
     "units": [],
@@ -21,8 +22,18 @@ ROOMS: dict[str, list[str]] = {
     "pipeline": [*BASE, "recipe", "assets"],
     "memory": ["errors", "units"],
     "memory.vgpu": ["errors", "memory.trace"],
-    "report": [*BASE, "pipeline.result"],
-    "cli": [*BASE, "recipe", "assets", "pipeline", "report"],
+    "memory.__init__": ["memory", "memory.prediction", "memory.measurement"],
+    "memory.budget": [*BASE, "recipe", "memory"],
+    "memory.stand_in": RUNS,
+    "memory.representative": RUNS,
+    "memory.workload": RUNS,
+    "memory.prediction": RUNS,
+    "memory.measurement": RUNS,
+    "memory.what_if": RUNS,
+    "memory.max_batch": RUNS,
+    "memory.validation": RUNS,
+    "report": [*BASE, "pipeline.result", "memory"],
+    "cli": [*BASE, "recipe", "assets", "pipeline", "memory", "report"],
 }
 """Room to the rooms that it may import from; `room.module` allows that module alone."""
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "bitsandbytes", "numpy"}

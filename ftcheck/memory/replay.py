@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from ftcheck.memory.allocator import Allocator, AllocatorSettings, Block, OutOfMemory
 from ftcheck.memory.trace import Trace
 
-__all__ = ["Point", "ReplayResult", "replay", "smallest_card"]
+__all__ = ["PhasePeak", "Point", "ReplayResult", "replay", "smallest_card"]
 
 _GRANULARITY_BYTES: Final = 2 * 1024**2
 """Pages of the device, and the least that the allocator takes from it."""
@@ -20,6 +21,15 @@ class Point:
 
     index: int
     """Index of the event in the trace."""
+    allocated_bytes: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePeak:
+    """The most that one phase had, over all its parts."""
+
+    phase: str
     allocated_bytes: int
     reserved_bytes: int
 
@@ -53,6 +63,8 @@ class ReplayResult:
     """Index of the event that failed, or `None`."""
     timeline: tuple[Point, ...]
     """At most as many points as were asked for, in order; peaks of allocated are kept."""
+    phases: tuple[PhasePeak, ...]
+    """In the order in which they began."""
 
     @property
     def fits(self) -> bool:
@@ -69,16 +81,26 @@ class ReplayResult:
 class _Watch:
     """Finds the events of the peaks, and thins the timeline while it is made."""
 
-    def __init__(self, events: int, points: int) -> None:
+    def __init__(self, events: int, points: int, phases: Iterator[tuple[str, int, int]]) -> None:
         self.allocated_index = self.reserved_index = -1
         self.allocated_at_reserved_peak = 0
         self.kept: list[Point] = []
+        self.phases: dict[str, tuple[int, int]] = {}
+        self._runs = phases
+        self._end = 0
+        self._phase = ""
+        self._most = (0, 0)
         self._reserved = self._allocated = -1
         self._stride = max(1, -(-events // points)) if points else 0
         self._best: tuple[int, int, int] | None = None
 
     def look(self, index: int, allocator: Allocator) -> None:
         allocated, reserved = allocator.allocated.current, allocator.reserved.current
+        if index >= self._end:
+            self._enter()
+        most_allocated, most_reserved = self._most
+        if allocated > most_allocated or reserved > most_reserved:
+            self._most = (max(allocated, most_allocated), max(reserved, most_reserved))
         if allocated > self._allocated:
             self._allocated, self.allocated_index = allocated, index
         if allocator.reserved.peak > self._reserved:
@@ -90,6 +112,15 @@ class _Watch:
             self._best = (allocated, reserved, index)
         if (index + 1) % self._stride == 0:
             self.flush()
+
+    def _enter(self) -> None:
+        self.leave()
+        self._phase, _, self._end = next(self._runs)
+        self._most = self.phases.get(self._phase, (0, 0))
+
+    def leave(self) -> None:
+        if self._end:
+            self.phases[self._phase] = self._most
 
     def flush(self) -> None:
         if self._best is not None:
@@ -121,7 +152,7 @@ def replay(
     if points < 0:
         raise ValueError(f"points: got {points}, expected 0 or more")
     allocator = Allocator(settings, capacity_bytes, device_total_bytes=device_total_bytes)
-    watch = _Watch(len(trace), points)
+    watch = _Watch(len(trace), points, trace.phases())
     blocks: dict[int, Block] = {}
     failure: OutOfMemory | None = None
     failed_index: int | None = None
@@ -136,6 +167,7 @@ def replay(
             allocator.free(blocks.pop(block))
         watch.look(index, allocator)
     watch.flush()
+    watch.leave()
     return _result(allocator, watch, failure, failed_index)
 
 
@@ -154,6 +186,10 @@ def _result(
         out_of_memory=failure,
         failed_index=failed_index,
         timeline=tuple(watch.kept),
+        phases=tuple(
+            PhasePeak(phase=phase, allocated_bytes=most[0], reserved_bytes=most[1])
+            for phase, most in watch.phases.items()
+        ),
     )
 
 

@@ -126,6 +126,15 @@ class Trace:
         columns = zip(self._allocs, self._blocks, self._sizes, self._tags, strict=True)
         return ((alloc, block, size, streams[tag]) for alloc, block, size, tag in columns)
 
+    def phases(self) -> Iterator[tuple[str, int, int]]:
+        """Runs of events of one phase, in order: (phase, first event, event behind the last)."""
+        names = [tags.phase for tags in self.tags]
+        start = 0
+        for index in range(1, len(self) + 1):
+            if index == len(self) or names[self._tags[index]] != names[self._tags[start]]:
+                yield names[self._tags[start]], start, index
+                start = index
+
     def alive_after(self, index: int) -> list[Event]:
         """Allocations that are alive after an event, in the order in which they were made.
 

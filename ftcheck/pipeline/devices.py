@@ -35,6 +35,9 @@ def launched_on_cpu() -> bool:
 def choose_device(recipe: Recipe) -> str:
     """Device of a recipe: `cpu`, `cuda:N` (N is the process's own card) or `mps`.
 
+    `ACCELERATE_TORCH_DEVICE`, which accelerate obeys, names another one; a recipe that says
+    `cpu` stays there.
+
     Raises:
         InputError: The recipe names a device that this machine does not have.
     """
@@ -44,6 +47,8 @@ def choose_device(recipe: Recipe) -> str:
     use_cpu = recipe.training.get("use_cpu", recipe.training.get("no_cuda", False))
     if wanted == "cpu" or use_cpu or launched_on_cpu():
         return "cpu"
+    if named := os.environ.get("ACCELERATE_TORCH_DEVICE"):
+        return named
     has_mps = torch.backends.mps.is_available()
     if (wanted == "cuda" and not torch.cuda.is_available()) or (wanted == "mps" and not has_mps):
         raise recipe.fault(

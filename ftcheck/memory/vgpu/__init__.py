@@ -7,7 +7,16 @@ allocated. Importing this package costs nothing: torch is imported in the child.
 
 from __future__ import annotations
 
-from ftcheck.memory.vgpu.child import Result, run
+from ftcheck.memory.vgpu.child import Call, Result, run, run_many
 from ftcheck.memory.vgpu.errors import ChildDied, ChildFailed, ChildTimedOut, Unmeasured
 
-__all__ = ["ChildDied", "ChildFailed", "ChildTimedOut", "Result", "Unmeasured", "run"]
+__all__ = [
+    "Call",
+    "ChildDied",
+    "ChildFailed",
+    "ChildTimedOut",
+    "Result",
+    "Unmeasured",
+    "run",
+    "run_many",
+]

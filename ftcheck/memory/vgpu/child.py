@@ -1,6 +1,7 @@
 """The child process: started, watched, heard out, and never left behind.
 
-The device type cannot be unregistered, so it lives in a process of its own: one a run.
+The device type cannot be unregistered, so it lives in a process of its own, one a run: a fork of
+one that has imported what they need.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ from ftcheck.errors import InputError
 from ftcheck.memory.trace import Trace
 from ftcheck.memory.vgpu.errors import ChildDied, ChildTimedOut
 
-__all__ = ["Result", "run"]
+__all__ = ["Call", "Result", "run", "run_many"]
 
 _SHOWN_LINES = 15
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,50 +78,150 @@ def run(
         ChildDied: The child ended without a word.
         InputError: The function or its arguments cannot be sent to another process.
     """
-    with tempfile.TemporaryDirectory(prefix="ftcheck-vgpu-") as folder:
-        job, answer = Path(folder, "job"), Path(folder, "answer")
-        job.write_bytes(_pack(function, args, kwargs, capability))
-        errors = Path(folder, "stderr")
-        status = _watch([str(job), str(answer)], errors, timeout_s, env or {})
-        said = errors.read_text(encoding="utf-8", errors="replace")
-        if status is None:
-            raise ChildTimedOut(timeout_s, _read_phase(answer))
-        if status != 0 or not answer.exists():
-            raise _died(status, said)
-        result = pickle.loads(answer.read_bytes())  # noqa: S301 - our own child wrote it
-    if isinstance(result, Exception):
-        raise result
-    assert isinstance(result, Result)
-    return result
+    outcome = next(
+        run_many(
+            [Call(function, args, kwargs, capability)],
+            timeout_s=timeout_s,
+            env=env,
+        )
+    )[1]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
-def _pack(
-    function: Callable[..., Any], args: Any, kwargs: Any, capability: tuple[int, int]
-) -> bytes:
-    if getattr(function, "__module__", None) == "__main__":
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call for `run_many`; the arguments of `run` have the same names."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    capability: tuple[int, int] = (8, 9)
+
+
+def run_many(
+    calls: Sequence[Call],
+    *,
+    timeout_s: float = 600.0,
+    env: Mapping[str, str] | None = None,
+    preload: Sequence[str] = (),
+    at_once: int | None = None,
+) -> Iterator[tuple[int, Result | Exception]]:
+    """Make calls, each on a virtual GPU of its own; as they end, give their numbers and results.
+
+    One process imports what they need and is forked for each, which saves the imports.
+
+    Args:
+        calls: What to call.
+        timeout_s: Seconds that each may take.
+        env: Variables that the children get beside those of this process.
+        preload: Modules to import before the first call.
+        at_once: Calls that run side by side; `None`: as many as there are processors.
+
+    Yields:
+        The position in `calls`, and a `Result`, or the error that `run` would raise.
+    """
+    with tempfile.TemporaryDirectory(prefix="ftcheck-vgpu-") as place:
+        folder = Path(place)
+        job = {
+            "path": sys.path,
+            "calls": [_pack(call) for call in calls],
+            "preload": list(preload),
+            "at_once": at_once or len(os.sched_getaffinity(0)),
+        }
+        (folder / "job").write_bytes(pickle.dumps(job))
+        with _child(folder, env or {}) as child:
+            yield from _answers(child, folder, len(calls), timeout_s)
+
+
+def _answers(
+    child: subprocess.Popen[bytes], folder: Path, count: int, timeout_s: float
+) -> Iterator[tuple[int, Result | Exception]]:
+    """Answers in the order in which they come."""
+    waiting = set(range(count))
+    while waiting:
+        ended = child.poll()  # before looking: what it wrote before it ended is there
+        for number in sorted(waiting):
+            if (folder / f"answer-{number}").exists():
+                waiting.discard(number)
+                yield number, _read_answer(folder, number)
+                break
+            overdue = _overdue(folder / f"began-{number}", timeout_s)
+            if overdue or ended is not None:
+                waiting.discard(number)
+                _end(_process_of(folder, number))
+                yield number, _no_answer(folder, number, ended, timeout_s, overdue=overdue)
+                break
+        else:
+            time.sleep(_POLL_S)
+
+
+def _read_answer(folder: Path, number: int) -> Result | Exception:
+    answer = pickle.loads((folder / f"answer-{number}").read_bytes())  # noqa: S301 - ours
+    if isinstance(answer, int):  # it ended without an answer: the status that it had
+        return _died(answer, _said(folder, number))
+    assert isinstance(answer, (Result, Exception))
+    return answer
+
+
+def _no_answer(
+    folder: Path, number: int, ended: int | None, timeout_s: float, *, overdue: bool
+) -> Exception:
+    if overdue:
+        phase = folder / f"phase-{number}"
+        name = phase.read_text(encoding="utf-8") if phase.exists() else ""
+        return ChildTimedOut(timeout_s, name)
+    return _died(ended or 0, _said(folder, number))
+
+
+def _overdue(began: Path, timeout_s: float) -> bool:
+    return began.exists() and time.time() - began.stat().st_mtime > timeout_s
+
+
+def _process_of(folder: Path, number: int) -> int | None:
+    began = folder / f"began-{number}"
+    text = began.read_text(encoding="utf-8") if began.exists() else ""
+    return int(text) if text else None
+
+
+def _end(process: int | None) -> None:
+    if process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _said(folder: Path, number: int) -> str:
+    texts = [folder / "stderr", folder / f"stderr-{number}"]
+    return "".join(
+        text.read_text(encoding="utf-8", errors="replace") for text in texts if text.exists()
+    )
+
+
+def _pack(call: Call) -> bytes:
+    name = getattr(call.function, "__qualname__", call.function)
+    if getattr(call.function, "__module__", None) == "__main__":
         raise InputError(
-            f"{getattr(function, '__qualname__', function)} is defined in the script that is being "
-            "run, where a child process cannot import it from",
+            f"{name} is defined in the script that is being run, where a child process cannot "
+            "import it from",
             next_step="Move it to a module.",
         )
     try:
-        call = pickle.dumps((function, args, kwargs))
+        packed = pickle.dumps((call.function, call.args, dict(call.kwargs)))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
-            f"{getattr(function, '__qualname__', function)} cannot be sent to a child process: "
-            f"{error}",
+            f"{name} cannot be sent to a child process: {error}",
             next_step="Give a function of a module, with arguments that can be pickled.",
         ) from error
-    return pickle.dumps({"path": sys.path, "capability": capability, "call": call})
+    return pickle.dumps((call.capability, packed))
 
 
-def _watch(
-    arguments: list[str], errors: Path, timeout_s: float, env: Mapping[str, str]
-) -> int | None:
-    """Run the child to its end; `None` if it was stopped. It never outlives this call."""
-    with errors.open("wb") as stderr:
+@contextlib.contextmanager
+def _child(folder: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The process that forks; with its own children it never outlives this."""
+    with (folder / "stderr").open("wb") as stderr:
         child = subprocess.Popen(
-            [sys.executable, "-m", "ftcheck.memory.vgpu.worker", *arguments],
+            [sys.executable, "-m", "ftcheck.memory.vgpu.worker", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,
@@ -126,25 +229,17 @@ def _watch(
             start_new_session=True,  # Ctrl-C reaches this process; the child is ours to end
         )
         try:
-            return child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+            yield child
         finally:
-            if child.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def _python_path() -> str:
     """Where the child finds ftcheck itself, before it is told the rest of `sys.path`."""
     root = str(Path(__file__).parents[3])
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH", "")])])
-
-
-def _read_phase(answer: Path) -> str:
-    phase = answer.with_name("phase")
-    return phase.read_text(encoding="utf-8") if phase.exists() else ""
 
 
 def _died(status: int, said: str) -> ChildDied:

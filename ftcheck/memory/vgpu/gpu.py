@@ -50,9 +50,13 @@ class VirtualGpu:
 
     def phase(self, name: str) -> None:
         """Name what follows, until the next call; every allocation carries it."""
-        self.recorder.phase = name
+        self.recorder.enter(name)
         if self.phase_file is not None:  # for whoever has to say where it was stopped
             self.phase_file.write_text(name, encoding="utf-8")
+
+    def step_peak_bytes(self) -> int:
+        """Most bytes that were allocated since the phase began."""
+        return self.recorder.peak_bytes()
 
     def assume(self, text: str) -> None:
         """Note an assumption for the result; the same text is kept once."""

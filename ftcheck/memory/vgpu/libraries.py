@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ftcheck.memory.vgpu.device import DEVICE_TYPE
+from ftcheck.memory.vgpu.hollow import save_hollow
 from ftcheck.memory.vgpu.quantized import Quantized
 
 __all__ = ["environment", "install"]
@@ -35,7 +36,9 @@ def install(quantized: Quantized) -> None:
     host.pin_memory = lambda tensor, device=None: tensor
     host.is_pinned = lambda tensor, device=None: False
     _on_import("accelerate.accelerator", _adapt_accelerator)
+    _on_import("safetensors.torch", _adapt_safetensors)
     _on_import("transformers.utils.import_utils", _adapt_import_utils)
+    _on_import("transformers.modeling_utils", _adapt_modeling_utils)
     _on_import("bitsandbytes.functional", quantized.install)
     _on_import("bitsandbytes.nn.modules", _adapt_bitsandbytes)
 
@@ -64,6 +67,43 @@ def _adapt_accelerator(module: Any) -> None:
 def _adapt_import_utils(module: Any) -> None:
     """Let `TrainingArguments` ask the device, not CUDA, whether it has bf16."""
     module.is_torch_bf16_gpu_available = lambda: True  # CUDA emulates it where it has none
+
+
+def _adapt_safetensors(module: Any) -> None:
+    """Write what lies on the device as files without contents.
+
+    The tensors are copied to the host one by one, as the real function does.
+    """
+    save = module.save_file
+
+    def save_file(tensors: Any, filename: Any, metadata: Any = None) -> None:
+        if not any(tensor.device.type == DEVICE_TYPE for tensor in tensors.values()):
+            save(tensors, filename, metadata)
+            return
+        for tensor in tensors.values():
+            tensor.contiguous()
+        save_hollow(tensors, filename, metadata)
+
+    module.save_file = save_file
+
+
+def _adapt_modeling_utils(module: Any) -> None:
+    """Take the whole model from the allocator once before it is loaded, and give it back.
+
+    `caching_allocator_warmup` does so for `device_map` on types of devices that it knows; on a
+    fresh process the amount is that of the weights.
+    """
+    count = getattr(module, "get_total_byte_count", None)
+    if count is None:  # transformers before 4.52
+        return
+
+    def warm_up(model: Any, device_map: Any, quantizer: Any) -> None:
+        devices = {name: torch.device(place) for name, place in device_map.items()}
+        on_card = {name: place for name, place in devices.items() if place.type == DEVICE_TYPE}
+        for place, size_bytes in count(model, on_card, quantizer).items():
+            torch.empty(int(size_bytes // 2), dtype=torch.float16, device=place)
+
+    module.caching_allocator_warmup = warm_up
 
 
 def _adapt_bitsandbytes(module: Any) -> None:

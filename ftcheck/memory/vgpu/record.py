@@ -95,6 +95,8 @@ class Recorder:
         """The newest record while its operation is unknown: `empty` comes before its kernel."""
         self._events: list[tuple[Record, Tags | None]] = []
         self._alive: dict[int, Record] = {}
+        self._alive_bytes = 0
+        self._peak_bytes = 0
         self._numbers = 0
 
     def allocate(
@@ -115,6 +117,8 @@ class Recorder:
         record.in_forward = places.in_forward()
         record.category = category or self._guess(size)
         self._alive[address] = self.newest = record
+        self._alive_bytes += size_bytes
+        self._peak_bytes = max(self._peak_bytes, self._alive_bytes)
         self._events.append((record, None))
         return tensor
 
@@ -134,7 +138,16 @@ class Recorder:
 
     def alive_bytes(self) -> int:
         """Bytes that are alive now, as asked for."""
-        return sum(record.size_bytes for record in self._alive.values())
+        return self._alive_bytes
+
+    def enter(self, phase: str) -> None:
+        """Name what follows, and begin a new peak."""
+        self.phase = phase
+        self._peak_bytes = self._alive_bytes
+
+    def peak_bytes(self) -> int:
+        """Most bytes that were alive since the phase began, as asked for."""
+        return self._peak_bytes
 
     def finish(self) -> Trace:
         """The trace so far."""
@@ -162,6 +175,7 @@ class Recorder:
 
     def _freed(self, address: int) -> None:
         record = self._alive.pop(address)
+        self._alive_bytes -= record.size_bytes
         self.values.forget(address)
         if record.category == ACTIVATIONS and record.backwards == self.places.backwards:
             record.category = OTHER  # gone before a backward pass could have used it

@@ -1,0 +1,167 @@
+"""Memory on a card: the same run, watched by CUDA's own counters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ftcheck.errors import InputError
+from ftcheck.memory.budget import budget_of
+from ftcheck.memory.cards import Card, Sources, card
+from ftcheck.memory.replay import PhasePeak
+from ftcheck.memory.vram_report import VramReport
+from ftcheck.recipe import Recipe
+
+__all__ = ["CudaMeter", "measure", "this_card"]
+
+
+def this_card() -> Card:
+    """The card of this machine, as its driver describes it.
+
+    The context is what is taken of it while the allocator of this process holds nothing: other
+    programs that use the card are in it.
+
+    Raises:
+        InputError: There is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"--measure needs a CUDA card; torch {torch.__version__} finds none here.",
+            next_step="Leave --measure out to predict, or run it on a machine with a card.",
+        )
+    torch.zeros(1, device="cuda")  # makes the context
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    properties = torch.cuda.get_device_properties(0)
+    driver = "as the driver says"
+    return Card(
+        name=properties.name.lower().replace(" ", "-"),
+        title=properties.name,
+        capacity_bytes=total_bytes,
+        compute_capability=(properties.major, properties.minor),
+        context_overhead_bytes=total_bytes - free_bytes - torch.cuda.memory_reserved(),
+        sources=Sources(capacity=driver, compute_capability=driver, context_overhead=driver),
+    )
+
+
+@dataclass(slots=True)
+class CudaMeter:
+    """A card, and the peaks of each phase on it; a `Meter` of the workload.
+
+    Attributes:
+        device: `cuda:0`.
+        assumptions: What was noted.
+        peaks: Phase to its peaks, in the order in which they began.
+    """
+
+    device: str = "cuda:0"
+    assumptions: list[str] = field(default_factory=list)
+    peaks: dict[str, PhasePeak] = field(default_factory=dict)
+    _phase: str = ""
+
+    def phase(self, name: str) -> None:
+        """Keep the peaks of the phase that ends, and begin new ones."""
+        import torch
+
+        self.close()
+        self._phase = name
+        torch.cuda.reset_peak_memory_stats()
+
+    def close(self) -> None:
+        """Keep the peaks of the phase that ends."""
+        import torch
+
+        if not self._phase:
+            return
+        torch.cuda.synchronize()
+        before = self.peaks.get(self._phase)
+        self.peaks[self._phase] = PhasePeak(
+            phase=self._phase,
+            allocated_bytes=max(
+                torch.cuda.max_memory_allocated(), before.allocated_bytes if before else 0
+            ),
+            reserved_bytes=max(
+                torch.cuda.max_memory_reserved(), before.reserved_bytes if before else 0
+            ),
+        )
+
+    def assume(self, text: str) -> None:
+        """Note what the result rests on."""
+        if text not in self.assumptions:
+            self.assumptions.append(text)
+
+    def step_peak_bytes(self) -> int:
+        """Most bytes that were allocated since the phase began."""
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+
+
+def measure(subject: Recipe | Callable[[], Any], *, card: str | Card | None = None) -> VramReport:
+    """Run a recipe, a `Trainer` or a step on the card of this machine, and read its counters.
+
+    Call it in a process that has used the card for nothing else: what it had allocated counts.
+    For a recipe the same short run is made as for a prediction, with every micro-batch, and with
+    a base model of the right size without its weights.
+
+    Args:
+        subject: As for `predict`.
+        card: The budget to hold it against; `None` takes `[budget]` of a recipe, else this card.
+
+    Raises:
+        InputError: There is no card, or the subject cannot be used.
+    """
+    begun = time.monotonic()
+    here = this_card()
+    budget = _budget(subject, card) or here
+    meter = CudaMeter()
+    from ftcheck.memory import workload
+
+    if isinstance(subject, Recipe):
+        facts = workload.run_recipe(meter, subject, accumulate=None)
+        name = subject.name
+    else:
+        facts = workload.run_subject(meter, subject)
+        name = subject.__qualname__
+    meter.close()
+    facts = {**facts, "measured_on": here.title}
+    return _report(meter, name, budget, facts, time.monotonic() - begun)
+
+
+def _budget(subject: Any, named: str | Card | None) -> Card | None:
+    if isinstance(named, str):
+        return card(named)
+    if named is None and isinstance(subject, Recipe):
+        return budget_of(subject)
+    return named
+
+
+def _report(
+    meter: CudaMeter, name: str, budget: Card, facts: dict[str, Any], seconds: float
+) -> VramReport:
+    phases = tuple(meter.peaks.values())
+    allocated = max((phase.allocated_bytes for phase in phases), default=0)
+    reserved = max((phase.reserved_bytes for phase in phases), default=0)
+    context_bytes = budget.context_overhead_bytes
+    return VramReport(
+        subject=name,
+        how="measured",
+        card=budget,
+        peak_allocated_bytes=allocated,
+        peak_reserved_bytes=reserved,
+        fragmentation=1 - allocated / reserved if reserved else 0.0,
+        context_bytes=context_bytes,
+        needed_bytes=reserved + context_bytes,
+        fits=reserved <= budget.allocator_bytes,
+        failure=None,
+        phases=phases,
+        peak=None,
+        assumptions=tuple(meter.assumptions),
+        facts=facts,
+        seconds=seconds,
+    )

@@ -1,0 +1,135 @@
+"""Memory without a card: the virtual GPU runs it, the simulated allocator is asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from ftcheck.errors import InputError
+from ftcheck.memory import vgpu, workload
+from ftcheck.memory.allocator import AllocatorSettings
+from ftcheck.memory.budget import budget_of
+from ftcheck.memory.cards import Card, card
+from ftcheck.memory.vram_report import VramReport, report_on
+from ftcheck.recipe import Recipe
+
+__all__ = ["allocator_settings", "predict", "predict_many"]
+
+_CAPABILITY: Final = (8, 9)
+"""Of RTX 40 cards: where no card was named, attention kernels are chosen as they choose."""
+
+_ENVIRONMENT: Final = {
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # weights one by one, in one order
+    "HF_DATASETS_OFFLINE": "1",  # a prediction fetches no data
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",  # nothing is computed
+}
+
+_PRELOAD: Final = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes",
+                   "transformers.trainer")  # fmt: skip
+"""What nearly every recipe imports, before the first fork; what is not installed is left out."""
+
+
+def predict(
+    subject: Recipe | Callable[[], Any],
+    *,
+    card: str | Card | None = None,
+    timeout_s: float = 600.0,
+) -> VramReport:
+    """Predict what a recipe, a `Trainer` or a step takes on a card.
+
+    A child process runs it on the virtual GPU; no card is needed, and none is used.
+
+    Args:
+        subject: A recipe; or a function of a module, without arguments, that a child process can
+            import. If it returns a `transformers.Trainer`, that is trained for a few steps,
+            evaluated and saved; if it returns a function, that is called as a step; if it returns
+            nothing, calling it was all.
+        card: Name of a card or a card; `None` takes `[budget]` of a recipe.
+        timeout_s: Seconds after which it is given up.
+
+    Raises:
+        Unmeasured: Something cannot be run on the virtual GPU.
+        InputError: The subject or the card cannot be used.
+        ChildFailed: The subject raised.
+    """
+    found = next(predict_many([subject], card=card, timeout_s=timeout_s))[1]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def predict_many(
+    subjects: Sequence[Recipe | Callable[[], Any]],
+    *,
+    card: str | Card | None = None,
+    timeout_s: float = 600.0,
+) -> Iterator[tuple[int, VramReport | Exception]]:
+    """Predict several, some side by side; the libraries are imported once for all.
+
+    Yields:
+        Position and report, in the order in which they end; or the error that `predict` raises.
+    """
+    settings = allocator_settings()
+    budgets = [_budget(subject, card) for subject in subjects]
+    calls = [_call(subject, budget) for subject, budget in zip(subjects, budgets, strict=True)]
+    begun = time.monotonic()
+    for number, result in vgpu.run_many(
+        calls, timeout_s=timeout_s, env=_ENVIRONMENT, preload=_PRELOAD
+    ):
+        if isinstance(result, Exception):
+            yield number, result
+            continue
+        assumptions = list(result.assumptions)
+        if budgets[number] is None:
+            assumptions.append("card: none named; attention kernels of compute capability 8.9")
+        yield (
+            number,
+            report_on(
+                result.trace,
+                subject=_name(subjects[number]),
+                card=budgets[number],
+                settings=settings,
+                assumptions=assumptions,
+                facts={**result.value, "rss_bytes": result.rss_bytes},
+                seconds=time.monotonic() - begun,
+            ),
+        )
+
+
+def _call(subject: Recipe | Callable[[], Any], budget: Card | None) -> vgpu.Call:
+    capability = _CAPABILITY if budget is None else budget.compute_capability
+    function: Callable[..., Any] = (
+        workload.run_recipe if isinstance(subject, Recipe) else workload.run_subject
+    )
+    return vgpu.Call(function, (subject,), {}, capability)
+
+
+def _name(subject: Recipe | Callable[[], Any]) -> str:
+    if isinstance(subject, Recipe):
+        return subject.name
+    return str(getattr(subject, "__qualname__", subject))
+
+
+def allocator_settings() -> AllocatorSettings:
+    """Settings from `PYTORCH_ALLOC_CONF` or `PYTORCH_CUDA_ALLOC_CONF` of this process.
+
+    Raises:
+        InputError: A value that torch would not take.
+    """
+    try:
+        return AllocatorSettings.from_variables(os.environ)
+    except ValueError as error:
+        raise InputError(
+            str(error), next_step="Write it as torch has it, such as expandable_segments:True."
+        ) from error
+
+
+def _budget(subject: Any, named: str | Card | None) -> Card | None:
+    if isinstance(named, str):
+        return card(named)
+    if named is None and isinstance(subject, Recipe):
+        return budget_of(subject)
+    return named

@@ -1,0 +1,299 @@
+"""What is run to see its memory: load, wrap, steps, evaluate, save, load again, generate.
+
+The same on the virtual GPU and on a card: the steps are those of the pipeline, the meter is told
+where they begin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ftcheck.memory.representative import Shape, longest_rows, rows, tokenized
+from ftcheck.memory.stand_in import other_tokenizer, own_tokenizer, stand_in_model
+from ftcheck.pipeline import (
+    build_trainer,
+    count_parameters,
+    evaluate,
+    generate,
+    load_base,
+    reload,
+    save,
+    wrap,
+)
+from ftcheck.pipeline.generation import check_prompts
+from ftcheck.pipeline.tokens import TokenizedData
+from ftcheck.pipeline.training import build_arguments
+from ftcheck.recipe import Arguments, Recipe
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
+
+__all__ = ["MOST_STEPS", "Meter", "run_recipe", "run_subject"]
+
+MOST_STEPS = 4
+"""Optimizer steps after which it ends, whether or not the peak has come back by then."""
+
+
+_EVAL_BATCHES = 2
+_NEW_TOKENS = 16
+
+
+class Meter(Protocol):
+    """Where it runs: the virtual GPU, or a card that is measured."""
+
+    @property
+    def device(self) -> Any:
+        """The device."""
+
+    def phase(self, name: str) -> None:
+        """Name what follows."""
+
+    def assume(self, text: str) -> None:
+        """Note what the result rests on."""
+
+    def step_peak_bytes(self) -> int:
+        """Most bytes that were allocated since the phase began."""
+
+
+def run_recipe(meter: Meter, recipe: Recipe, *, accumulate: int | None = 2) -> dict[str, Any]:
+    """Run a recipe in small: the real model, its largest batch, until the peak comes back.
+
+    Args:
+        meter: Where.
+        recipe: The recipe; its base model is replaced by a hollow checkpoint of the same size.
+        accumulate: Micro-batches of a step, if the recipe accumulates more: from the second on
+            they repeat each other. `None` runs all of them.
+
+    Returns:
+        Plain facts for the report: parameters, batch, length.
+
+    Raises:
+        InputError: The recipe, its data or its model cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="ftcheck-vram-") as folder:
+        return _run_recipe(meter, recipe, Path(folder), accumulate)
+
+
+def _run_recipe(
+    meter: Meter, recipe: Recipe, folder: Path, accumulate: int | None
+) -> dict[str, Any]:
+    base_folder = folder / "base"
+    base_folder.mkdir()
+    own = own_tokenizer(recipe)
+    tokenizer = own or other_tokenizer(recipe, meter.assume)
+    hollow = stand_in_model(recipe, base_folder, meter.assume)
+    tokenizer.save_pretrained(base_folder)
+    arguments = build_arguments(hollow, folder / "checkpoints")
+    sizes = (arguments.train_batch_size, arguments.eval_batch_size)
+    shapes = longest_rows(recipe, own, sizes, meter.assume)
+    tokens = _tokens(recipe, shapes, arguments, int(tokenizer.pad_token_id or 0))
+    short = _shortened(hollow, arguments.gradient_accumulation_steps, accumulate, meter)
+    meter.phase("load")
+    base = load_base(short, tokenizer)
+    check_prompts(base, tokenizer, short)
+    meter.phase("wrap")
+    model = wrap(base, short)
+    del base
+    facts = {
+        "parameters": dataclasses.asdict(count_parameters(model)),
+        "train_batch": dataclasses.asdict(shapes[0]),
+        "eval_batch": dataclasses.asdict(shapes[1]) if shapes[1] else None,
+        "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
+    }
+    trainer = build_trainer(model, tokens, tokenizer, short, folder / "checkpoints")
+    with _further_inputs(meter, shapes[0], arguments, trainer.args):
+        trainer.add_callback(_phases(meter))
+        trainer.train()
+    if tokens.evaluation is not None:
+        meter.phase("eval")
+        evaluate(trainer)
+    meter.phase("save")
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    save(model, tokenizer, short, folder / "adapter")
+    del model, trainer
+    gc.collect()
+    _generate(meter, short, folder / "adapter")
+    return facts
+
+
+def _tokens(
+    recipe: Recipe, shapes: tuple[Shape, Shape | None], arguments: TrainingArguments, pad: int
+) -> TokenizedData:
+    masked = recipe.tokenization.labels == "pads_masked"
+    batches = arguments.gradient_accumulation_steps * MOST_STEPS
+    train = rows(shapes[0], batches, pad, masked=masked)
+    if shapes[1] is None:
+        return tokenized(train, None)
+    return tokenized(train, rows(shapes[1], _EVAL_BATCHES, pad, masked=masked))
+
+
+def _generate(meter: Meter, recipe: Recipe, adapter: Path) -> None:
+    meter.phase("reload")
+    model, tokenizer = reload(recipe, adapter)
+    if not recipe.generation.prompts:
+        return
+    meter.phase("generate")
+    short, missing = _short_generation(recipe, meter)
+    with _further_cache(meter, model, missing, recipe):
+        generate(model, tokenizer, short)
+
+
+def _short_generation(recipe: Recipe, meter: Meter) -> tuple[Recipe, int]:
+    """A few new tokens, and how many were left out."""
+    arguments = recipe.generation.arguments
+    wanted = arguments.get("max_new_tokens", 0 if "max_length" in arguments else 50)
+    if wanted <= _NEW_TOKENS or arguments.get("use_cache") is False:
+        return recipe, 0
+    meter.assume(
+        f"generation: {_NEW_TOKENS} of {wanted} new tokens were run; the cache of the others comes "
+        "on top"
+    )
+    generation = dataclasses.replace(
+        recipe.generation, arguments=arguments.replace(max_new_tokens=_NEW_TOKENS)
+    )
+    return dataclasses.replace(recipe, generation=generation), wanted - _NEW_TOKENS
+
+
+@contextlib.contextmanager
+def _further_cache(meter: Meter, model: Any, tokens: int, recipe: Recipe) -> Iterator[None]:
+    """Hold the keys and values that new tokens which are not run would leave in the cache."""
+    import torch
+
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    arguments = recipe.generation.arguments
+    texts = len(recipe.generation.prompts) * max(
+        arguments.get("num_beams", 1), arguments.get("num_return_sequences", 1)
+    )
+    elements = 2 * config.num_hidden_layers * key_heads * head * texts * tokens
+    held = torch.empty(elements, dtype=model.dtype, device=meter.device) if elements else None
+    yield
+    del held
+
+
+def _shortened(recipe: Recipe, steps: int, accumulate: int | None, meter: Meter) -> Recipe:
+    """A few optimizer steps of a few micro-batches, with nothing written in between."""
+    changes: dict[str, Any] = {
+        "max_steps": MOST_STEPS,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "load_best_model_at_end": False,
+        "logging_steps": 1,
+        "dataloader_num_workers": 0,
+        "push_to_hub": False,
+    }
+    if accumulate is not None and steps > accumulate:
+        changes["gradient_accumulation_steps"] = accumulate
+        meter.assume(
+            f"accumulation: {accumulate} of {steps} micro-batches of a step were run; the others "
+            "repeat the last, and their inputs come on top"
+        )
+    known = {name: value for name, value in changes.items() if name in _training_fields()}
+    for name in ("use_cpu", "no_cuda"):
+        if recipe.training.get(name):
+            known[name] = False
+    model = dataclasses.replace(recipe.model, device="auto")
+    training = Arguments({**recipe.training, **known})
+    return dataclasses.replace(recipe, model=model, training=training)
+
+
+def _training_fields() -> frozenset[str]:
+    from ftcheck.recipe.hf_fields import fields
+
+    return frozenset(fields("training"))
+
+
+@contextlib.contextmanager
+def _further_inputs(
+    meter: Meter, shape: Shape, arguments: TrainingArguments, short: TrainingArguments
+) -> Iterator[None]:
+    """Hold what the micro-batches that are not run would have on the card.
+
+    `Trainer` fetches all micro-batches of a step before the first (`get_batch_samples`).
+    """
+    import torch
+
+    missing = arguments.gradient_accumulation_steps - short.gradient_accumulation_steps
+    if missing <= 0:
+        yield
+        return
+    columns, int64_bytes = 3, 8  # input_ids, attention_mask, labels
+    size = missing * shape.batch * shape.length * columns * int64_bytes
+    held = torch.empty(size, dtype=torch.uint8).to(meter.device)
+    yield
+    del held
+
+
+def run_subject(meter: Meter, subject: Callable[[], Any]) -> dict[str, Any]:
+    """Run what people have written: a function that makes a `Trainer`, or a step, or all of it.
+
+    Args:
+        meter: Where.
+        subject: Called once. If it returns a `Trainer`, that is trained until its peak comes back,
+            evaluated where it has rows for that, and saved. If it returns a function, that is
+            called as a step until the peak comes back.
+    """
+    meter.phase("load")
+    made = subject()
+    if callable(getattr(made, "train", None)) and hasattr(made, "args"):
+        _run_trainer(meter, made)
+    elif callable(made):
+        _run_steps(meter, made)
+    return {}
+
+
+def _run_trainer(meter: Meter, trainer: Trainer) -> None:
+    arguments = trainer.args
+    arguments.max_steps = MOST_STEPS
+    for name in ("save_strategy", "eval_strategy", "evaluation_strategy"):
+        if hasattr(arguments, name):
+            setattr(arguments, name, type(getattr(arguments, name))("no"))
+    arguments.load_best_model_at_end = False
+    trainer.add_callback(_phases(meter))
+    trainer.train()
+    if trainer.eval_dataset is not None:
+        meter.phase("eval")
+        trainer.evaluate()
+    meter.phase("save")
+    with tempfile.TemporaryDirectory(prefix="ftcheck-vram-") as folder:
+        trainer.save_model(folder)
+
+
+def _run_steps(meter: Meter, step: Callable[[], Any]) -> None:
+    peaks: list[int] = []
+    while len(peaks) < MOST_STEPS and not _came_back(peaks):
+        meter.phase(f"step {len(peaks) + 1}")
+        step()
+        peaks.append(meter.step_peak_bytes())
+
+
+def _came_back(peaks: list[int]) -> bool:
+    """Whether the last step took no more than the one before."""
+    return len(peaks) > 1 and peaks[-1] <= peaks[-2]
+
+
+def _phases(meter: Meter) -> Any:
+    """A callback that names the steps, and ends the training once the peak has come back."""
+    from transformers import TrainerCallback
+
+    class Phases(TrainerCallback):  # type: ignore[misc] # transformers has no types for it
+        def __init__(self) -> None:
+            self.peaks: list[int] = []
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            meter.phase(f"step {state.global_step + 1}")
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.peaks.append(meter.step_peak_bytes())
+            if _came_back(self.peaks):
+                control.should_training_stop = True
+
+    return Phases()
