@@ -13,6 +13,7 @@ from ftcheck import __version__
 from ftcheck.cli.describe import doctor, init, recipes
 from ftcheck.cli.generate import generate
 from ftcheck.cli.run import run
+from ftcheck.cli.vram import vram
 from ftcheck.errors import FtcheckError
 
 __all__ = ["main"]
@@ -31,7 +32,7 @@ def group() -> None:
     """Is a Hugging Face fine-tuning recipe right, does it fit your card, what did a change do?"""
 
 
-for command in (run, generate, init, recipes, doctor):
+for command in (run, vram, generate, init, recipes, doctor):
     group.add_command(command)
 
 

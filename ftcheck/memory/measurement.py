@@ -11,7 +11,7 @@ from ftcheck.errors import InputError
 from ftcheck.memory.budget import budget_of
 from ftcheck.memory.cards import Card, Sources, card
 from ftcheck.memory.replay import PhasePeak
-from ftcheck.memory.vram_report import VramReport
+from ftcheck.memory.vram_report import Failure, VramReport
 from ftcheck.recipe import Recipe
 
 __all__ = ["CudaMeter", "measure", "this_card"]
@@ -57,31 +57,32 @@ class CudaMeter:
         device: `cuda:0`.
         assumptions: What was noted.
         peaks: Phase to its peaks, in the order in which they began.
+        current: The phase that it is in.
     """
 
     device: str = "cuda:0"
     assumptions: list[str] = field(default_factory=list)
     peaks: dict[str, PhasePeak] = field(default_factory=dict)
-    _phase: str = ""
+    current: str = ""
 
     def phase(self, name: str) -> None:
         """Keep the peaks of the phase that ends, and begin new ones."""
         import torch
 
         self.close()
-        self._phase = name
+        self.current = name
         torch.cuda.reset_peak_memory_stats()
 
     def close(self) -> None:
         """Keep the peaks of the phase that ends."""
         import torch
 
-        if not self._phase:
+        if not self.current:
             return
         torch.cuda.synchronize()
-        before = self.peaks.get(self._phase)
-        self.peaks[self._phase] = PhasePeak(
-            phase=self._phase,
+        before = self.peaks.get(self.current)
+        self.peaks[self.current] = PhasePeak(
+            phase=self.current,
             allocated_bytes=max(
                 torch.cuda.max_memory_allocated(), before.allocated_bytes if before else 0
             ),
@@ -94,6 +95,9 @@ class CudaMeter:
         """Note what the result rests on."""
         if text not in self.assumptions:
             self.assumptions.append(text)
+
+    def as_cuda(self) -> None:
+        """It is one."""
 
     def step_peak_bytes(self) -> int:
         """Most bytes that were allocated since the phase began."""
@@ -120,17 +124,57 @@ def measure(subject: Recipe | Callable[[], Any], *, card: str | Card | None = No
     here = this_card()
     budget = _budget(subject, card) or here
     meter = CudaMeter()
+    facts = _run(meter, subject)
+    reserved_bytes = max((peak.reserved_bytes for peak in meter.peaks.values()), default=0)
+    failure = None
+    if reserved_bytes > budget.allocator_bytes:
+        # It may run all the same: a full card makes the allocator give its cache back first.
+        failure = _tried_on_less(subject, budget, here)
+    facts = {**facts, "measured_on": here.title}
+    return _report(
+        meter,
+        budget,
+        subject=_name(subject),
+        facts=facts,
+        failure=failure,
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _run(meter: CudaMeter, subject: Recipe | Callable[[], Any]) -> dict[str, Any]:
     from ftcheck.memory import workload
 
+    try:
+        if isinstance(subject, Recipe):
+            return workload.run_recipe(meter, subject, accumulate=None)
+        return workload.run_subject(meter, subject)
+    finally:
+        meter.close()
+
+
+def _name(subject: Recipe | Callable[[], Any]) -> str:
     if isinstance(subject, Recipe):
-        facts = workload.run_recipe(meter, subject, accumulate=None)
-        name = subject.name
-    else:
-        facts = workload.run_subject(meter, subject)
-        name = subject.__qualname__
-    meter.close()
-    facts = {**facts, "measured_on": here.title}
-    return _report(meter, name, budget, facts, time.monotonic() - begun)
+        return subject.name
+    return str(getattr(subject, "__qualname__", subject))
+
+
+def _tried_on_less(subject: Recipe | Callable[[], Any], budget: Card, here: Card) -> Failure | None:
+    """Run it once more with the memory of the budget; what CUDA says if that is too little."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(budget.allocator_bytes / here.capacity_bytes)
+    meter = CudaMeter()
+    try:
+        _run(meter, subject)
+    except torch.OutOfMemoryError as error:
+        return Failure(message=str(error), phase=meter.current, op="", module="")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    return None
 
 
 def _budget(subject: Any, named: str | Card | None) -> Card | None:
@@ -142,14 +186,20 @@ def _budget(subject: Any, named: str | Card | None) -> Card | None:
 
 
 def _report(
-    meter: CudaMeter, name: str, budget: Card, facts: dict[str, Any], seconds: float
+    meter: CudaMeter,
+    budget: Card,
+    *,
+    subject: str,
+    facts: dict[str, Any],
+    failure: Failure | None,
+    seconds: float,
 ) -> VramReport:
     phases = tuple(meter.peaks.values())
     allocated = max((phase.allocated_bytes for phase in phases), default=0)
     reserved = max((phase.reserved_bytes for phase in phases), default=0)
     context_bytes = budget.context_overhead_bytes
     return VramReport(
-        subject=name,
+        subject=subject,
         how="measured",
         card=budget,
         peak_allocated_bytes=allocated,
@@ -157,8 +207,8 @@ def _report(
         fragmentation=1 - allocated / reserved if reserved else 0.0,
         context_bytes=context_bytes,
         needed_bytes=reserved + context_bytes,
-        fits=reserved <= budget.allocator_bytes,
-        failure=None,
+        fits=failure is None,
+        failure=failure,
         phases=phases,
         peak=None,
         assumptions=tuple(meter.assumptions),

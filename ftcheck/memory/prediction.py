@@ -65,16 +65,26 @@ def predict_many(
     subjects: Sequence[Recipe | Callable[[], Any]],
     *,
     card: str | Card | None = None,
+    capability: tuple[int, int] | None = None,
     timeout_s: float = 600.0,
 ) -> Iterator[tuple[int, VramReport | Exception]]:
     """Predict several, some side by side; the libraries are imported once for all.
+
+    Args:
+        subjects: As for `predict`.
+        card: As for `predict`, for all of them.
+        capability: Compute capability to choose kernels by; `None`: that of the card.
+        timeout_s: Seconds after which each is given up.
 
     Yields:
         Position and report, in the order in which they end; or the error that `predict` raises.
     """
     settings = allocator_settings()
     budgets = [_budget(subject, card) for subject in subjects]
-    calls = [_call(subject, budget) for subject, budget in zip(subjects, budgets, strict=True)]
+    calls = [
+        _call(subject, capability or _capability(budget))
+        for subject, budget in zip(subjects, budgets, strict=True)
+    ]
     begun = time.monotonic()
     for number, result in vgpu.run_many(
         calls, timeout_s=timeout_s, env=_ENVIRONMENT, preload=_PRELOAD
@@ -82,8 +92,11 @@ def predict_many(
         if isinstance(result, Exception):
             yield number, result
             continue
+        if not len(result.trace):
+            yield number, _nothing(subjects[number])
+            continue
         assumptions = list(result.assumptions)
-        if budgets[number] is None:
+        if budgets[number] is None and capability is None:
             assumptions.append("card: none named; attention kernels of compute capability 8.9")
         yield (
             number,
@@ -99,8 +112,19 @@ def predict_many(
         )
 
 
-def _call(subject: Recipe | Callable[[], Any], budget: Card | None) -> vgpu.Call:
-    capability = _CAPABILITY if budget is None else budget.compute_capability
+def _nothing(subject: Recipe | Callable[[], Any]) -> vgpu.Unmeasured:
+    return vgpu.Unmeasured(
+        _name(subject),
+        "nothing of it was put on the card",
+        next_step='Move the model to "cuda", or give a function that makes a Trainer.',
+    )
+
+
+def _capability(budget: Card | None) -> tuple[int, int]:
+    return _CAPABILITY if budget is None else budget.compute_capability
+
+
+def _call(subject: Recipe | Callable[[], Any], capability: tuple[int, int]) -> vgpu.Call:
     function: Callable[..., Any] = (
         workload.run_recipe if isinstance(subject, Recipe) else workload.run_subject
     )

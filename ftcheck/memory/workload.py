@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ftcheck.errors import InputError
 from ftcheck.memory.representative import Shape, longest_rows, rows, tokenized
 from ftcheck.memory.stand_in import other_tokenizer, own_tokenizer, stand_in_model
 from ftcheck.pipeline import (
@@ -40,6 +41,7 @@ MOST_STEPS = 4
 """Optimizer steps after which it ends, whether or not the peak has come back by then."""
 
 
+_BASE = "base"
 _EVAL_BATCHES = 2
 _NEW_TOKENS = 16
 
@@ -56,6 +58,9 @@ class Meter(Protocol):
 
     def assume(self, text: str) -> None:
         """Note what the result rests on."""
+
+    def as_cuda(self) -> None:
+        """Let people's own code find the device as `cuda`."""
 
     def step_peak_bytes(self) -> int:
         """Most bytes that were allocated since the phase began."""
@@ -76,14 +81,19 @@ def run_recipe(meter: Meter, recipe: Recipe, *, accumulate: int | None = 2) -> d
     Raises:
         InputError: The recipe, its data or its model cannot be used.
     """
-    with tempfile.TemporaryDirectory(prefix="ftcheck-vram-") as folder:
-        return _run_recipe(meter, recipe, Path(folder), accumulate)
+    with tempfile.TemporaryDirectory(prefix="ftcheck-vram-") as place:
+        folder = Path(place)
+        try:
+            return _run_recipe(meter, recipe, folder, accumulate)
+        except InputError as error:  # the user knows the model by its own name
+            said = error.message.replace(str(folder / _BASE), recipe.model.name_or_path)
+            raise InputError(said, next_step=error.next_step) from error
 
 
 def _run_recipe(
     meter: Meter, recipe: Recipe, folder: Path, accumulate: int | None
 ) -> dict[str, Any]:
-    base_folder = folder / "base"
+    base_folder = folder / _BASE
     base_folder.mkdir()
     own = own_tokenizer(recipe)
     tokenizer = own or other_tokenizer(recipe, meter.assume)
@@ -241,6 +251,7 @@ def run_subject(meter: Meter, subject: Callable[[], Any]) -> dict[str, Any]:
             evaluated where it has rows for that, and saved. If it returns a function, that is
             called as a step until the peak comes back.
     """
+    meter.as_cuda()
     meter.phase("load")
     made = subject()
     if callable(getattr(made, "train", None)) and hasattr(made, "args"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ftcheck.memory.vram_report import Holding, VramReport
 from ftcheck.units import format_bytes, format_count, format_seconds
 
-__all__ = ["vram_markdown", "vram_summary"]
+__all__ = ["table", "vram_markdown", "vram_summary"]
 
 _MOST_KINDS = 5
 
@@ -60,7 +60,7 @@ def _figures(report: VramReport) -> str:
         rows.append(("needed", format_bytes(report.needed_bytes), what))
     if report.card is not None:
         rows.append(("card", format_bytes(report.card.capacity_bytes), report.card.name))
-    return _table(rows)
+    return table(rows)
 
 
 def _phases(report: VramReport) -> str:
@@ -73,7 +73,7 @@ def _phases(report: VramReport) -> str:
         )
         for phase in report.phases
     ]
-    return _table(rows)
+    return table(rows)
 
 
 def _peak(report: VramReport) -> str:
@@ -95,7 +95,7 @@ def _peak(report: VramReport) -> str:
                     _holding(Holding(name="others", size_bytes=rest),
                              report.peak_allocated_bytes, "  ")
                 )  # fmt: skip
-    return "\n".join(lines) + "\n" + _table(rows)
+    return "\n".join(lines) + "\n" + table(rows)
 
 
 def _holding(holding: Holding, whole: int, indent: str = "") -> tuple[str, str, str]:
@@ -114,16 +114,17 @@ def _failure(report: VramReport) -> str:
     )
 
 
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    """Columns: text to the left, amounts to the right."""
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Columns of text: the first and the last to the left, amounts between them to the right."""
     lines = [list(row) for row in rows]
     widths = [max(len(row[column]) for row in lines) for column in range(len(lines[0]))]
+    last = len(widths) - 1
     out = []
     for row in lines:
         cells = [row[0].ljust(widths[0])]
         for column in range(1, len(row)):
-            last = column == len(row) - 1 and not row[column].endswith(("B", "%", "ed"))
-            cells.append(row[column] if last else row[column].rjust(widths[column]))
+            words = column == last and not row[column][:1].isdigit()
+            cells.append(row[column] if words else row[column].rjust(widths[column]))
         out.append("  " + "  ".join(cells).rstrip())
     return "\n".join(out)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from ftcheck.memory.trace import Trace
-from ftcheck.memory.vgpu import autocast, device, libraries, tensors
+from ftcheck.memory.vgpu import autocast, device, facade, libraries, tensors
 from ftcheck.memory.vgpu.attention import Attention
 from ftcheck.memory.vgpu.kernels import Kernels
 from ftcheck.memory.vgpu.labels import Labels
@@ -45,7 +45,7 @@ class VirtualGpu:
         autocast.install()
         self.places.install()
         self.labels.install()
-        tensors.keep_ties()
+        tensors.keep_parameters()
         libraries.install(Quantized(self.kernels, self.assume))
 
     def phase(self, name: str) -> None:
@@ -62,6 +62,10 @@ class VirtualGpu:
         """Note an assumption for the result; the same text is kept once."""
         if text not in self.assumptions:
             self.assumptions.append(text)
+
+    def as_cuda(self) -> None:
+        """Let `cuda` mean this device, for the rest of the process."""
+        facade.as_cuda()
 
     def materialize(self, model: nn.Module) -> nn.Module:
         """Put a model that was built under `torch.device("meta")` on the card, in place.

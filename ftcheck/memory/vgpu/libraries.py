@@ -66,7 +66,7 @@ def _adapt_accelerator(module: Any) -> None:
 
 def _adapt_import_utils(module: Any) -> None:
     """Let `TrainingArguments` ask the device, not CUDA, whether it has bf16."""
-    module.is_torch_bf16_gpu_available = lambda: True  # CUDA emulates it where it has none
+    _replace(module.is_torch_bf16_gpu_available, lambda: True)  # emulated where there is none
 
 
 def _adapt_safetensors(module: Any) -> None:
@@ -84,7 +84,7 @@ def _adapt_safetensors(module: Any) -> None:
             tensor.contiguous()
         save_hollow(tensors, filename, metadata)
 
-    module.save_file = save_file
+    _replace(save, save_file)
 
 
 def _adapt_modeling_utils(module: Any) -> None:
@@ -103,7 +103,7 @@ def _adapt_modeling_utils(module: Any) -> None:
         for place, size_bytes in count(model, on_card, quantizer).items():
             torch.empty(int(size_bytes // 2), dtype=torch.float16, device=place)
 
-    module.caching_allocator_warmup = warm_up
+    _replace(module.caching_allocator_warmup, warm_up)
 
 
 def _adapt_bitsandbytes(module: Any) -> None:
@@ -125,6 +125,14 @@ def _quantizing_anew(kind: Any, quantize: Callable[[Any, Any], Any]) -> Callable
         return quantize(kind(data, requires_grad=False, **parameter.__dict__), target)
 
     return quantize_anew
+
+
+def _replace(function: Callable[..., Any], other: Callable[..., Any]) -> None:
+    """Put a function in the place of another wherever a module has that by any name."""
+    for module in list(sys.modules.values()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is function:
+                setattr(module, name, other)
 
 
 def _grad_scaler(distributed_type: object = None, **kwargs: Any) -> torch.amp.GradScaler:

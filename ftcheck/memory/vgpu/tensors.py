@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from torch import nn
 from ftcheck.memory.vgpu.device import DEVICE_TYPE, device
 from ftcheck.memory.vgpu.record import WEIGHTS, Recorder
 
-__all__ = ["keep_ties", "materialize"]
+__all__ = ["keep_parameters", "materialize"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -59,17 +60,20 @@ def materialize(model: Module, recorder: Recorder) -> Module:
     return model
 
 
-def keep_ties() -> None:
-    """Let `Module.to` keep parameters that are one, for the rest of the process.
+def keep_parameters() -> None:
+    """Let `Module.to` keep parameters what they are, for the rest of the process.
 
-    On CUDA it replaces the data of a parameter, which is then the same for all who hold it. Torch
-    does not do that for devices it does not know (`has_compatible_shallow_copy_type` in
-    c10/core/TensorImpl.h), and makes new parameters: a tied head would come twice. Here the first
-    one that is made serves all holders.
+    On CUDA it replaces the data of a parameter: a tied head stays tied, and an optimizer that was
+    made before holds the parameters of the card. Torch does not do that for devices it does not
+    know (`has_compatible_shallow_copy_type` in c10/core/TensorImpl.h), and makes new parameters.
+    Here the first one that is made serves all holders, and its contents are swapped with those of
+    the old one, as `torch.__future__.set_swap_module_params_on_conversion` has it.
     """
     apply = nn.Module._apply
 
-    def apply_once(module: nn.Module, fn: Callable[..., Any], recurse: bool = True) -> nn.Module:
+    def apply_in_place(
+        module: nn.Module, fn: Callable[..., Any], recurse: bool = True
+    ) -> nn.Module:
         before = {
             (id(owner), name): parameter
             for owner in module.modules()
@@ -77,15 +81,33 @@ def keep_ties() -> None:
             if parameter is not None
         }
         result: nn.Module = apply(module, _once_each(fn, set(map(id, before.values()))), recurse)
+        if isinstance(fn, _Once):  # an inner module of one that is being moved
+            return result
         after: dict[int, nn.Parameter] = {}
         for owner in module.modules():
-            for name, parameter in owner._parameters.items():
+            for name, parameter in list(owner._parameters.items()):
                 old = before.get((id(owner), name))
                 if parameter is not None and old is not None:
-                    owner._parameters[name] = after.setdefault(id(old), parameter)
+                    if id(old) not in after:
+                        after[id(old)] = _swapped(old, parameter)
+                    owner._parameters[name] = after[id(old)]
         return result
 
-    nn.Module._apply = apply_once  # type: ignore[method-assign] # see above
+    nn.Module._apply = apply_in_place  # type: ignore[method-assign] # see above
+
+
+def _swapped(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
+    """The old parameter with what the new one holds; the new one, if somebody watches the old.
+
+    `torch.utils.swap_tensors` refuses tensors with weak references and those that a graph holds.
+    """
+    if old is new or type(old) is not type(new) or weakref.getweakrefs(old):
+        return new
+    try:
+        torch.utils.swap_tensors(old, new)
+    except RuntimeError:
+        return new
+    return old
 
 
 def _once_each(fn: Callable[..., Any], parameters: set[int]) -> Callable[..., Any]:

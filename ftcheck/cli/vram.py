@@ -1,0 +1,261 @@
+"""`ftcheck vram`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ftcheck.errors import InputError
+
+if TYPE_CHECKING:
+    from ftcheck.memory.cards import Card
+    from ftcheck.memory.vram_report import VramReport
+    from ftcheck.recipe import Recipe
+
+__all__ = ["vram"]
+
+_DOES_NOT_FIT = 1
+
+
+@click.command()
+@click.argument("recipe", default="gpt2-wikitext2", required=False)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the recipe, as in --set training.learning_rate=1e-4; may be given again.",
+)
+@click.option("--card", metavar="NAME", help="Card to fit; --list-cards lists them.")
+@click.option("--vram", "amount", metavar="SIZE", help="Memory to fit, such as 8GiB.")
+@click.option(
+    "--cards",
+    "cards_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML file with cards of your own.",
+)
+@click.option("--list-cards", is_flag=True, help="List the known cards.")
+@click.option("--measure", is_flag=True, help="Run it on the card of this machine instead.")
+@click.option(
+    "--what-if", is_flag=True, help="Try the changes that save memory, sorted by what they save."
+)
+@click.option("--max-batch", is_flag=True, help="Find the largest batch that fits.")
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw memory over time: .html, .svg, .png, or .pickle for pytorch.org/memory_viz.",
+)
+@click.option(
+    "--validate",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Measure and predict a grid of configurations on this machine's card; tables to FOLDER.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    help="Seconds that one prediction may take.",
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+    help="Form of the report.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the report. [default: standard output]",
+)
+def vram(
+    recipe: str,
+    overrides: tuple[str, ...],
+    card: str | None,
+    amount: str | None,
+    cards_file: Path | None,
+    *,
+    list_cards: bool,
+    measure: bool,
+    what_if: bool,
+    max_batch: bool,
+    timeline: Path | None,
+    validate: Path | None,
+    timeout: float,
+    style: str,
+    output: Path | None,
+) -> int:
+    """Say what RECIPE takes on a card, and whether it fits; no card is needed.
+
+    RECIPE is a TOML file or the name of a built-in recipe. The recipe is run in small on a virtual
+    GPU; with --measure on the card of this machine. Exit code 1: it does not fit.
+    """
+    from ftcheck.memory.budget import budget_of, named_budget
+    from ftcheck.memory.cards import load_cards
+    from ftcheck.recipe import load_recipe
+
+    extra = load_cards(cards_file) if cards_file else {}
+    if list_cards:
+        click.echo(_cards(extra))
+        return 0
+    if validate is not None:
+        return _validate(validate)
+    loaded = load_recipe(recipe, overrides=overrides)
+    budget = named_budget(card, amount, extra) or budget_of(loaded, extra)
+    if measure and (what_if or max_batch or timeline):
+        raise InputError(
+            "--measure goes with none of --what-if, --max-batch and --timeline.",
+            next_step="Leave --measure out: those are predicted.",
+        )
+    if max_batch and budget is None:
+        raise InputError(
+            "--max-batch needs a card to fit.", next_step="Name it with --card or --vram."
+        )
+    text, fits = _answer(
+        loaded, budget, measure=measure, what_if=what_if, max_batch=max_batch, timeline=timeline,
+        timeout=timeout, style=style,
+    )  # fmt: skip
+    _print(text, output)
+    return _DOES_NOT_FIT if fits is False else 0
+
+
+def _answer(
+    recipe: Recipe,
+    budget: Card | None,
+    *,
+    measure: bool,
+    what_if: bool,
+    max_batch: bool,
+    timeline: Path | None,
+    timeout: float,
+    style: str,
+) -> tuple[str, bool | None]:
+    """The report, with what else was asked for, and the verdict."""
+    from ftcheck.cli.console import ConsoleProgress
+
+    with ConsoleProgress() as progress:
+        if timeline is not None:
+            _check_suffix(timeline)  # before the long part
+        progress.stage("Running on the card" if measure else "Running on the virtual GPU")
+        report = _measured(recipe, budget) if measure else _predicted(recipe, budget, timeout)
+        parts: dict[str, object] = {}
+        if what_if:
+            from ftcheck.memory.what_if import try_changes
+
+            parts["what_if"] = try_changes(recipe, report, timeout_s=timeout, progress=progress)
+        if max_batch:
+            from ftcheck.memory.max_batch import largest_batch
+
+            assert budget is not None
+            parts["max_batch"] = largest_batch(
+                recipe, budget, report, timeout_s=timeout, progress=progress
+            )
+        if timeline is not None:
+            progress.stage(f"Drawing {timeline}")
+            _draw(timeline, report)
+    return _formatted(report, parts, style), report.fits
+
+
+def _check_suffix(timeline: Path) -> None:
+    from ftcheck.report.vram_timeline import TIMELINE_SUFFIXES
+
+    if timeline.suffix.lower() not in TIMELINE_SUFFIXES:
+        known = ", ".join(f"{suffix} ({what})" for suffix, what in TIMELINE_SUFFIXES.items())
+        raise InputError(
+            f"--timeline {timeline}: got the suffix {timeline.suffix!r}, expected one of {known}",
+            next_step="Name the file by what it is to be.",
+        )
+    if not timeline.parent.is_dir():
+        raise InputError(
+            f"--timeline {timeline}: the folder {timeline.parent} does not exist.",
+            next_step="Make it, or name another place.",
+        )
+
+
+def _draw(timeline: Path, report: VramReport) -> None:
+    from ftcheck.memory.replay import replay
+    from ftcheck.report.vram_timeline import write_timeline
+
+    assert report.trace is not None
+    budget_bytes = None if report.card is None else report.card.allocator_bytes
+    title = report.subject if report.card is None else f"{report.subject} on {report.card.title}"
+    write_timeline(
+        timeline,
+        report.trace,
+        title=title,
+        budget_bytes=budget_bytes,
+        replayed=replay(report.trace, budget_bytes, report.settings, points=2000),
+        settings=report.settings,
+    )
+
+
+def _predicted(recipe: Recipe, budget: Card | None, timeout: float) -> VramReport:
+    from ftcheck.memory.prediction import predict
+
+    return predict(recipe, card=budget, timeout_s=timeout)
+
+
+def _measured(recipe: Recipe, budget: Card | None) -> VramReport:
+    from ftcheck.cli.console import quiet_libraries
+    from ftcheck.memory.measurement import measure, this_card
+
+    this_card()  # before the long imports
+    quiet_libraries()
+    return measure(recipe, card=budget)
+
+
+def _formatted(report: VramReport, parts: Mapping[str, object], style: str) -> str:
+    from ftcheck.report.vram_extras import extras_dict, extras_text
+    from ftcheck.report.vram_summary import vram_markdown, vram_summary
+
+    if style == "json":
+        from ftcheck.environment import current
+
+        whole = {
+            **report.to_dict(),
+            **extras_dict(parts),
+            "environment": current().to_dict(),
+        }
+        return json.dumps(whole, indent=2)
+    text = vram_markdown(report) if style == "markdown" else vram_summary(report)
+    return "\n\n".join([text, *extras_text(parts)])
+
+
+def _validate(folder: Path) -> int:
+    from ftcheck.cli.console import ConsoleProgress, quiet_libraries
+    from ftcheck.memory.validation import validate
+
+    with ConsoleProgress() as progress:
+        quiet_libraries()
+        outcome = validate(folder, progress)
+    click.echo(outcome.text)
+    return 0 if outcome.passed else 1
+
+
+def _cards(extra: Mapping[str, Card]) -> str:
+    from ftcheck.memory.cards import cards
+    from ftcheck.units import format_bytes
+
+    known = [*extra.values(), *(card for card in cards() if card.name not in extra)]
+    width = max(len(card.name) for card in known)
+    return "\n".join(
+        f"{card.name:<{width}}  {format_bytes(card.capacity_bytes):>10}  "
+        f"{card.compute_capability[0]}.{card.compute_capability[1]:<2}  {card.title}"
+        for card in known
+    )
+
+
+def _print(text: str, output: Path | None) -> None:
+    from ftcheck.pipeline.folder import write_text
+
+    if output is None:
+        click.echo(text)
+    else:
+        write_text(output, text + "\n")

@@ -1,0 +1,98 @@
+"""Memory over a run in a file that a person opens: a picture, a page, a snapshot or the trace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ftcheck.errors import DiskError, InputError
+from ftcheck.memory.allocator import AllocatorSettings
+from ftcheck.memory.replay import ReplayResult
+from ftcheck.memory.snapshot import save_torch_snapshot
+from ftcheck.memory.trace import Trace
+from ftcheck.report.vram_timeline_page import timeline_page
+from ftcheck.report.vram_timeline_png import timeline_png
+from ftcheck.report.vram_timeline_series import Series
+from ftcheck.report.vram_timeline_svg import timeline_svg
+
+__all__ = ["TIMELINE_SUFFIXES", "write_timeline"]
+
+TIMELINE_SUFFIXES: Final = {
+    ".html": "a page",
+    ".svg": "a picture",
+    ".png": "a picture",
+    ".pickle": "a snapshot for https://pytorch.org/memory_viz",
+    ".json": "the trace",
+    ".jsonl": "the trace",
+}
+"""What `write_timeline` writes, by the suffix of the file."""
+
+
+def write_timeline(
+    path: str | os.PathLike[str],
+    trace: Trace,
+    *,
+    title: str,
+    budget_bytes: int | None = None,
+    replayed: ReplayResult | None = None,
+    settings: AllocatorSettings | None = None,
+) -> None:
+    """Write a trace as what the suffix of the file names; written beside and renamed.
+
+    Pictures and pages stack the requested bytes by category over the events of the run, name the
+    phases, mark the peak, and draw the budget and what the allocator holds.
+
+    Args:
+        path: File to write; its folder must exist.
+        trace: What was asked for.
+        title: What was run, such as `gpt2-lora on an RTX 4070`.
+        budget_bytes: What the allocator may take: the card less its context. A snapshot is taken
+            under this limit. `None`: no budget.
+        replayed: Of this trace, by `replay(trace, ..., points=2000)`: where its timeline is, what
+            is reserved is drawn, and so is the event at which memory ran out.
+        settings: Of the allocator, for a snapshot; `None`: the defaults.
+
+    Raises:
+        InputError: The suffix is none of `TIMELINE_SUFFIXES`.
+        DiskError: The operating system refused to write.
+    """
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix not in TIMELINE_SUFFIXES:
+        known = ", ".join(f"{name} ({what})" for name, what in TIMELINE_SUFFIXES.items())
+        raise InputError(
+            f"{file}: got {f'the suffix {suffix}' if suffix else 'no suffix'}, expected one of "
+            f"{known}",
+            next_step=f"Name a file such as {file.with_suffix('.html')}",
+        )
+    if suffix in (".json", ".jsonl"):
+        _write(file, trace.save)
+    elif suffix == ".pickle":
+        _write(file, lambda partial: save_torch_snapshot(trace, partial, settings, budget_bytes))
+    else:
+        series = Series.of(trace, replayed, title=title, budget_bytes=budget_bytes)
+        content = (
+            timeline_png(series)
+            if suffix == ".png"
+            else (timeline_svg if suffix == ".svg" else timeline_page)(series).encode("utf-8")
+        )
+        _write(file, lambda partial: _put(partial, content))
+
+
+def _put(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
+def _write(file: Path, write: Callable[[Path], None]) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        write(partial)
+        os.replace(partial, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DiskError(
+            f"{file} cannot be written: {error.strerror or error}.",
+            next_step="Choose a place that exists, has space and that you may write to.",
+        ) from error
