@@ -1,0 +1,78 @@
+"""On a CUDA card: what was predicted beside what the card says. `pytest -m gpu`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ftcheck.memory
+from ftcheck.errors import InputError
+from ftcheck.memory.measurement import this_card
+from ftcheck.memory.replay import replay
+from ftcheck.memory.snapshot import trace_from_snapshot
+from ftcheck.memory.validation import validate
+from ftcheck.pipeline.progress import Silent
+from ftcheck.recipe import load_recipe
+from tests.memory import subjects
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def _a_card() -> Iterator[None]:
+    try:
+        this_card()
+    except InputError as error:
+        pytest.skip(f"no CUDA card: {error.message}")
+    yield
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def test_the_reference_recipe_is_predicted_within_five_percent() -> None:
+    recipe = load_recipe("gpt2-wikitext2")
+    measured = ftcheck.memory.measure(recipe)
+    predicted = ftcheck.memory.predict(recipe, card=this_card())
+    assert measured.how == "measured"
+    assert predicted.peak_allocated_bytes == pytest.approx(measured.peak_allocated_bytes, rel=0.05)
+    assert predicted.peak_reserved_bytes == pytest.approx(measured.peak_reserved_bytes, rel=0.08)
+
+
+@pytest.mark.parametrize("made", [subjects.trainer, subjects.step_that_drops_its_graph])
+def test_trainers_and_steps_are_measured(made: Any) -> None:
+    measured = ftcheck.memory.measure(made)
+    assert measured.peak_allocated_bytes > 10 * 1024**2
+    assert [phase.phase for phase in measured.phases][:2] == ["load", "step 1"]
+
+
+def test_a_real_history_replays_to_the_reserved_peak_of_the_card() -> None:
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.memory._record_memory_history(max_entries=1_000_000)
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        step = subjects.step_that_drops_its_graph()
+        for _ in range(3):
+            step()
+        torch.cuda.synchronize()
+        snapshot = torch.cuda.memory._snapshot()
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)
+    result = replay(trace_from_snapshot(snapshot))
+    assert result.peak_reserved_bytes == torch.cuda.max_memory_reserved()
+    assert result.peak_allocated_bytes == torch.cuda.max_memory_allocated()
+
+
+@pytest.mark.timeout(3600)
+def test_the_grid_reaches_its_goals(tmp_path: Path) -> None:
+    outcome = validate(tmp_path, Silent())
+    print(outcome.text)
+    assert outcome.passed, outcome.text
