@@ -15,6 +15,7 @@ from ftcheck.memory.vgpu.places import Places
 from ftcheck.memory.vgpu.quantized import Quantized
 from ftcheck.memory.vgpu.record import Recorder
 from ftcheck.memory.vgpu.values import Values
+from ftcheck.memory.vgpu.workspaces import Workspaces
 
 __all__ = ["VirtualGpu"]
 
@@ -37,7 +38,8 @@ class VirtualGpu:
         self.places = Places()
         self.values = Values(self.assume)
         self.recorder = Recorder(self.places, self.values)
-        self.kernels = Kernels(self.recorder, self.values)
+        self.workspaces = Workspaces(self.recorder, capability)
+        self.kernels = Kernels(self.recorder, self.values, self.workspaces)
         self.attention = Attention(capability, self.kernels, self.assume)
         self.labels = Labels(self.recorder)
         self.attention.install()

@@ -28,6 +28,7 @@ from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.errors import Unmeasured
 from ftcheck.memory.vgpu.record import INPUTS, WEIGHTS, Recorder
 from ftcheck.memory.vgpu.values import Values
+from ftcheck.memory.vgpu.workspaces import PRODUCTS, Workspaces
 
 __all__ = ["Handler", "Kernels"]
 
@@ -52,11 +53,13 @@ class Kernels:
     Args:
         recorder: Told of every storage.
         values: Contents of the few tensors that have them.
+        workspaces: Told of every product.
     """
 
-    def __init__(self, recorder: Recorder, values: Values) -> None:
+    def __init__(self, recorder: Recorder, values: Values, workspaces: Workspaces) -> None:
         self.recorder = recorder
         self.values = values
+        self.workspaces = workspaces
         self.unmeasured: Unmeasured | None = None
         """The first operation that could not be run."""
         self._handlers: dict[Any, Handler] = {}
@@ -119,6 +122,21 @@ class Kernels:
     # ------------------------------------------------------------------ choice of the handler
 
     def _make(self, op: Any) -> Handler:
+        handler = self._choose(op)
+        return self._product(handler) if op._schema.name in PRODUCTS else handler
+
+    def _product(self, handler: Handler) -> Handler:
+        """A kernel of cuBLAS: its result is allocated first, then the workspace if need be."""
+        product = self.workspaces.product
+
+        def run(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+            result = handler(args, kwargs)
+            product()
+            return result
+
+        return run
+
+    def _choose(self, op: Any) -> Handler:
         if op in self.special:
             return self.special[op]
         schema = op._schema

@@ -90,6 +90,7 @@ def _do(packed: bytes, started: float, phase_file: Path) -> Result:
     done = time.monotonic()
     if gpu.kernels.unmeasured is not None:
         raise gpu.kernels.unmeasured
+    gpu.workspaces.release()
     gc.collect()
     gpu.labels.name_gradients()
     return Result(

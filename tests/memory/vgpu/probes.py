@@ -5,7 +5,18 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-__all__ = ["accumulation", "autocast", "kernels", "moves", "swallowed", "unknown_size", "values"]
+__all__ = [
+    "accumulation",
+    "autocast",
+    "configured_product",
+    "kernels",
+    "moves",
+    "product",
+    "products",
+    "swallowed",
+    "unknown_size",
+    "values",
+]
 
 
 def values(gpu: Any) -> dict[str, Any]:
@@ -185,3 +196,55 @@ def kernels(gpu: Any) -> dict[str, str]:
         "head 300": choice(half, 300),
         "dropout": choice(half, dropout=0.1),
     }
+
+
+def products(gpu: Any) -> dict[str, int]:
+    """Products of both passes, and of a second round, with the bytes beside the tensors."""
+    import torch
+
+    alive = gpu.recorder.alive_bytes
+    matrix = torch.rand(64, 64, device=gpu.device, requires_grad=True)
+    tensors = alive()
+    seen = {}
+    for phases in (("mm", "backward"), ("mm again", "backward again")):
+        twice = matrix * 2
+        seen.setdefault("before the products", alive() - tensors - 64 * 64 * 4)
+        gpu.phase(phases[0])
+        total = (twice @ matrix).sum()
+        gpu.phase(phases[1])
+        torch.autograd.backward(total)
+        matrix.grad = None
+        del twice, total
+    seen["held"] = alive() - tensors
+    return seen
+
+
+def product(gpu: Any, name: str) -> None:
+    """One product of a kind."""
+    import torch
+
+    matrix = torch.rand(8, 8, device=gpu.device)
+    row = torch.rand(8, device=gpu.device)
+    batch = torch.rand(2, 8, 8, device=gpu.device)
+    run: Any = {
+        "mm": lambda: torch.mm(matrix, matrix),
+        "addmm": lambda: torch.addmm(row, matrix, matrix),
+        "bmm": lambda: torch.bmm(batch, batch),
+        "baddbmm": lambda: torch.baddbmm(batch, batch, batch),
+        "mv": lambda: torch.mv(matrix, row),
+        "addmv": lambda: torch.addmv(row, matrix, row),
+        "dot": lambda: torch.dot(row, row),
+        "linear": lambda: torch.nn.functional.linear(batch, matrix, row),
+        "matmul": lambda: batch @ matrix,
+        "in place": lambda: matrix.addmm_(matrix.clone(), matrix.clone()),
+    }[name]
+    gpu.phase("product")
+    run()
+
+
+def configured_product(gpu: Any, config: str) -> None:
+    """A product after `CUBLAS_WORKSPACE_CONFIG` has been set."""
+    import os
+
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = config
+    product(gpu, "mm")

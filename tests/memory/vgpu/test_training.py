@@ -61,8 +61,9 @@ def test_loading_takes_the_weights(reference: Result) -> None:
 
 
 def test_the_peak_is_that_of_the_reference_table(reference: Result) -> None:
-    """Live bytes of the same case by other means: 898 MiB."""
-    assert reference.trace.requested_peak_bytes / MIB == pytest.approx(898, abs=2)
+    """Live bytes of the same case by other means: 898 MiB, without two workspaces of cuBLAS."""
+    workspaces = 2 * 8_519_680 / MIB
+    assert reference.trace.requested_peak_bytes / MIB == pytest.approx(898 + workspaces, abs=2)
     found = replay(reference.trace)
     assert found.peak_reserved_bytes >= found.peak_allocated_bytes
     assert found.peak_allocated_bytes >= reference.trace.requested_peak_bytes
@@ -79,8 +80,9 @@ def test_two_runs_give_the_same_trace(reference: Result) -> None:
 def test_large_batches_agree_with_the_reference_table(lora: bool, expected_mib: int) -> None:
     """8 × 512: three fp32 copies of (batch, seq, vocab) lie at the peak.
 
-    Live bytes of the same case by another implementation. It is 48 MiB above: as much as twelve
-    fp16 masks of (8, 1, 512, 512), which an all-ones mask with its real values does not become.
+    Live bytes of the same case by another implementation, without the workspaces of cuBLAS. It is
+    48 MiB above: as much as twelve fp16 masks of (8, 1, 512, 512), which an all-ones mask with its
+    real values does not become.
     """
     found = run(jobs.train, lora=lora, batch=8, length=512)
     assert found.trace.requested_peak_bytes > 3 * 8 * 512 * 50257 * 4
