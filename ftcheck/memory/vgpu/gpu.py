@@ -48,7 +48,7 @@ class VirtualGpu:
         self.places.install()
         self.labels.install()
         tensors.keep_parameters()
-        libraries.install(Quantized(self.kernels, self.assume))
+        libraries.install(Quantized(self.kernels, self.assume), self.recorder)
 
     def phase(self, name: str) -> None:
         """Name what follows, until the next call; every allocation carries it."""

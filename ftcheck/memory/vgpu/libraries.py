@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -15,8 +16,12 @@ import torch
 from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.hollow import save_hollow
 from ftcheck.memory.vgpu.quantized import Quantized
+from ftcheck.memory.vgpu.record import Recorder
 
 __all__ = ["environment", "install"]
+
+_WORTH_BYTES = int(1.5 * 1024**3)
+"""What transformers takes to be worth a large allocation."""
 
 
 def environment() -> dict[str, str]:
@@ -24,11 +29,12 @@ def environment() -> dict[str, str]:
     return {"ACCELERATE_TORCH_DEVICE": f"{DEVICE_TYPE}:0"}
 
 
-def install(quantized: Quantized) -> None:
+def install(quantized: Quantized, recorder: Recorder) -> None:
     """Adapt libraries now if they are imported, otherwise as soon as they are.
 
     Args:
         quantized: Kernels for bitsandbytes.
+        recorder: Knows what was alive.
     """
     os.environ.update(environment())
     # Pinned memory is the host's; asking for it needs hooks that cannot be written in Python.
@@ -38,7 +44,7 @@ def install(quantized: Quantized) -> None:
     _on_import("accelerate.accelerator", _adapt_accelerator)
     _on_import("safetensors.torch", _adapt_safetensors)
     _on_import("transformers.utils.import_utils", _adapt_import_utils)
-    _on_import("transformers.modeling_utils", _adapt_modeling_utils)
+    _on_import("transformers.modeling_utils", partial(_adapt_modeling_utils, recorder))
     _on_import("bitsandbytes.functional", quantized.install)
     _on_import("bitsandbytes.nn.modules", _adapt_bitsandbytes)
 
@@ -87,11 +93,11 @@ def _adapt_safetensors(module: Any) -> None:
     _replace(save, save_file)
 
 
-def _adapt_modeling_utils(module: Any) -> None:
+def _adapt_modeling_utils(recorder: Recorder, module: Any) -> None:
     """Take the whole model from the allocator once before it is loaded, and give it back.
 
-    `caching_allocator_warmup` does so for `device_map` on types of devices that it knows; on a
-    fresh process the amount is that of the weights.
+    `caching_allocator_warmup` of transformers does so for `device_map`, on types of devices that
+    it knows. What the allocator has cached is taken to be what was alive at most, less what is.
     """
     count = getattr(module, "get_total_byte_count", None)
     if count is None:  # transformers before 4.52
@@ -101,9 +107,17 @@ def _adapt_modeling_utils(module: Any) -> None:
         devices = {name: torch.device(place) for name, place in device_map.items()}
         on_card = {name: place for name, place in devices.items() if place.type == DEVICE_TYPE}
         for place, size_bytes in count(model, on_card, quantizer).items():
-            torch.empty(int(size_bytes // 2), dtype=torch.float16, device=place)
+            wanted = _warm_up_bytes(int(size_bytes), recorder.cached_bytes())
+            torch.empty(wanted // 2, dtype=torch.float16, device=place)
 
     _replace(module.caching_allocator_warmup, warm_up)
+
+
+def _warm_up_bytes(size_bytes: int, unused_bytes: int) -> int:
+    """The rule of `caching_allocator_warmup`, transformers 5.24."""
+    if size_bytes - unused_bytes > unused_bytes:
+        return size_bytes - unused_bytes
+    return unused_bytes + 1 if size_bytes - unused_bytes > _WORTH_BYTES else 0
 
 
 def _adapt_bitsandbytes(module: Any) -> None:

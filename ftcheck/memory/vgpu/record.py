@@ -97,6 +97,7 @@ class Recorder:
         self._alive: dict[int, Record] = {}
         self._alive_bytes = 0
         self._peak_bytes = 0
+        self._most_bytes = 0
         self._numbers = 0
 
     def allocate(
@@ -119,6 +120,7 @@ class Recorder:
         self._alive[address] = self.newest = record
         self._alive_bytes += size_bytes
         self._peak_bytes = max(self._peak_bytes, self._alive_bytes)
+        self._most_bytes = max(self._most_bytes, self._alive_bytes)
         self._events.append((record, None))
         return tensor
 
@@ -144,6 +146,10 @@ class Recorder:
         """Name what follows, and begin a new peak."""
         self.phase = phase
         self._peak_bytes = self._alive_bytes
+
+    def cached_bytes(self) -> int:
+        """What an allocator would hold that gave nothing back: most that was alive, less what is."""
+        return self._most_bytes - self._alive_bytes
 
     def peak_bytes(self) -> int:
         """Most bytes that were alive since the phase began, as asked for."""
