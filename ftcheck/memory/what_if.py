@@ -16,6 +16,7 @@ from ftcheck.recipe import Arguments, Recipe
 __all__ = ["Change", "Tried", "changes", "try_changes"]
 
 _SHORTEST = 32
+_CHUNK_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,14 @@ def _changes(recipe: Recipe) -> Iterator[Change]:
             recipe, "8-bit-optimizer", "its state is rounded to 8 bits", optim="adamw_bnb_8bit"
         )
     yield from _smaller_weights(recipe)
+    if recipe.model.loss_chunk_tokens is None:
+        model = dataclasses.replace(recipe.model, loss_chunk_tokens=_CHUNK_TOKENS)
+        yield Change(
+            slug="loss-in-chunks",
+            edit=f"model.loss_chunk_tokens = {_CHUNK_TOKENS}",
+            cost="the softmax over the vocabulary is computed twice",
+            recipe=dataclasses.replace(recipe, model=model),
+        )
     if rows.max_length // 2 >= _SHORTEST:
         shorter = dataclasses.replace(rows, max_length=rows.max_length // 2)
         yield Change(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ftcheck.environment import installed_version
+from ftcheck.pipeline.chunked_loss import chunked_loss
 from ftcheck.pipeline.devices import choose_device
 from ftcheck.pipeline.library_bugs import in_range, mend_base_model
 from ftcheck.pipeline.tokens import model_available, model_location
@@ -38,6 +39,12 @@ def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
     _fit_embedding(recipe, model, tokenizer)
     if recipe.model.loss_type is not None:
         model.loss_type = recipe.model.loss_type
+    if recipe.model.loss_chunk_tokens is not None:
+        if not in_range({"transformers": ">=4.52"}):  # below, a model's loss cannot be set
+            raise recipe.fault(
+                "model.loss_chunk_tokens", "it needs transformers 4.52", "Upgrade, or leave it out."
+            )
+        model.loss_function = chunked_loss(recipe.model.loss_chunk_tokens)
     return model
 
 

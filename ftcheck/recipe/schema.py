@@ -84,6 +84,10 @@ class Model:
     loss_type: str | None = None
     """Sets `model.loss_type` before training; see `gpt2-loss-type` in the table of library bugs.
     `None` leaves the model as the library made it, so that losses equal those of a plain script."""
+    loss_chunk_tokens: Annotated[int, Ge(1)] | None = None
+    """Computes the loss over so many tokens at a time, and anew in the backward pass, so that the
+    logits are never all in float32. It is the mean over label tokens, as with `loss_type =
+    "ForCausalLM"`. `None` leaves the loss to the model."""
     reload_with: Literal["peft", "auto"] = "peft"
     """How the saved adapter is loaded again: `PeftModel.from_pretrained` on the base, or
     `AutoModelForCausalLM.from_pretrained` on the adapter folder."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -117,3 +121,43 @@ def test_measuring_needs_a_card(tmp_path: Path) -> None:
         assert answer.returncode == 2
         assert "needs a CUDA card" in answer.stderr
         assert not list(tmp_path.iterdir())
+
+
+def children_of(process: int) -> list[int]:
+    answer = subprocess.run(
+        ["pgrep", "-g", str(process)], capture_output=True, text=True, check=False
+    )
+    return [int(line) for line in answer.stdout.split()]
+
+
+def test_ctrl_c_leaves_no_child_behind(tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "ftcheck", "vram", "gpt2-wikitext2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    worker = None
+    end = time.monotonic() + 60
+    while worker is None and time.monotonic() < end:
+        found = subprocess.run(
+            ["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=False
+        )
+        worker = int(found.stdout.split()[0]) if found.stdout.split() else None
+        time.sleep(0.05)
+    assert worker is not None
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.splitlines()[-1] == "ftcheck: interrupted"
+    assert "Traceback" not in said
+    assert children_of(worker) == []
+
+
+def test_too_little_time_is_said(tmp_path: Path) -> None:
+    answer = ftcheck_command("vram", "gpt2-wikitext2", "--timeout", "1", cwd=tmp_path)
+    assert answer.returncode == 3
+    assert "was stopped after 1 s, in the phase" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -22,7 +22,7 @@ def test_what_a_recipe_has_already_is_not_tried() -> None:
     everything = slugs("training.per_device_train_batch_size=8")
     assert everything == {
         "checkpointing", "half-batch", "8-bit-optimizer", "4-bits", "half-precision-base",
-        "shorter-rows", "packing",
+        "shorter-rows", "packing", "loss-in-chunks",
     }  # fmt: skip
     assert "half-batch" not in slugs()
     assert "4-bits" not in slugs(base="gpt2-wikitext2-nf4")
@@ -55,6 +55,7 @@ def test_changes_are_run_and_sorted_by_what_they_save() -> None:
     assert saved == sorted(saved, key=lambda value: -(value or 0))
     by_slug = {one.slug: one for one in tried}
     assert (by_slug["checkpointing"].saved_bytes or 0) > 2000 * MIB
+    assert (by_slug["loss-in-chunks"].saved_bytes or 0) > 1000 * MIB
     assert (by_slug["half-batch"].saved_bytes or 0) > 2000 * MIB
 
 

@@ -148,7 +148,7 @@ class Recorder:
         self._peak_bytes = self._alive_bytes
 
     def cached_bytes(self) -> int:
-        """What an allocator would hold that gave nothing back: most that was alive, less what is."""
+        """What an allocator that gives nothing back would hold: the most alive, less what is."""
         return self._most_bytes - self._alive_bytes
 
     def peak_bytes(self) -> int:
