@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ftcheck.errors import InputError
 from ftcheck.memory.representative import Shape, longest_rows, rows, tokenized
 from ftcheck.memory.stand_in import other_tokenizer, own_tokenizer, stand_in_model
+from ftcheck.memory.vgpu.errors import Unmeasured
 from ftcheck.pipeline import (
     build_trainer,
     count_parameters,
@@ -81,6 +82,12 @@ def run_recipe(meter: Meter, recipe: Recipe, *, accumulate: int | None = 2) -> d
     Raises:
         InputError: The recipe, its data or its model cannot be used.
     """
+    if recipe.training.get("torch_compile") and not str(meter.device).startswith("cuda"):
+        raise Unmeasured(
+            "training.torch_compile",
+            "what compiled code allocates is planned by the compiler for a real card",
+            next_step="Leave it out to see what it takes uncompiled.",
+        )
     with tempfile.TemporaryDirectory(prefix="ftcheck-vram-") as place:
         folder = Path(place)
         try:

@@ -2,8 +2,8 @@
 
 The choice mirrors `select_sdp_backend` of `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`;
 what is done to masks and odd head sizes before mirrors `scaled_dot_product_attention` of
-`aten/src/ATen/native/transformers/attention.cpp`. Buffers inside of the backward kernels, which
-meta kernels do not show, are those of `flash_attn/flash_api.cpp` (`mha_bwd`), and of
+`aten/src/ATen/native/transformers/attention.cpp`. Buffers inside of the kernels, which meta kernels
+do not show, are those of `flash_attn/flash_api.cpp` (`mha_fwd`, `mha_bwd`), and of
 `attention_backward.cu` and `mem_eff_attention/kernel_backward.h`, all of torch 2.13.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import torch
 
 from ftcheck.memory.vgpu.kernels import Kernels
-from ftcheck.memory.vgpu.record import WORKSPACES
+from ftcheck.memory.vgpu.scratch import multiprocessors
 
 __all__ = ["Attention", "Choice"]
 
@@ -50,11 +50,16 @@ class Attention:
         aten.impl(_SDPA, self.attend, "AutogradPrivateUse1")
         aten.impl(_SDPA, self.attend, "PrivateUse1")  # inference mode has no autograd key
         _kept.append(aten)
-        special = self.kernels.special
-        flash = _ATEN._scaled_dot_product_flash_attention_backward.default
-        efficient = _ATEN._scaled_dot_product_efficient_attention_backward.default
-        special[flash] = self._with_buffers(flash, _flash_buffers)
-        special[efficient] = self._with_buffers(efficient, _efficient_buffers)
+        beside, processors = self.kernels.beside, multiprocessors(self.capability)
+        beside(
+            _ATEN._scaled_dot_product_flash_attention.default,
+            lambda args: _flash_splits(args, processors),
+        )
+        beside(
+            _ATEN._scaled_dot_product_flash_attention_backward.default,
+            lambda args: _flash_buffers(args, processors),
+        )
+        beside(_ATEN._scaled_dot_product_efficient_attention_backward.default, _efficient_buffers)
 
     def attend(
         self,
@@ -157,24 +162,6 @@ class Attention:
             return False
         return head % alignment == 0 and head_value % alignment == 0
 
-    def _with_buffers(
-        self, op: Any, buffers: Callable[[Sequence[Any]], dict[str, int]]
-    ) -> Callable[..., Any]:
-        """The backward kernel, with what it allocates beside its results, and frees again."""
-        kernels = self.kernels
-
-        def run(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-            results = kernels.functional(op, args, kwargs)
-            taken = [
-                kernels.buffer(size_bytes, f"{op._schema.name} ({name})", WORKSPACES)
-                for name, size_bytes in buffers(args).items()
-                if size_bytes
-            ]
-            del taken
-            return results
-
-        return run
-
 
 def _fusable(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, enable_gqa: bool) -> bool:
     """Constraints that all fused kernels share (sdp_utils_cpp.h)."""
@@ -244,15 +231,58 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _flash_buffers(args: Sequence[Any]) -> dict[str, int]:
-    """`mha_bwd`: `softmax_d` and `dq_accum` are fp32; grouped heads get expanded dk and dv."""
+def _head_rounded(head: int) -> int:
+    return _round_up(head, 32) if head <= 192 else 256
+
+
+def _flash_splits(args: Sequence[Any], processors: int) -> dict[str, int]:
+    """`set_params_splitkv`: few queries have their keys split, and the parts summed in fp32.
+
+    After `flash_api.cpp` at pytorch 03b7c19; torch 2.13 has the same two functions by name.
+    """
+    query, key = args[0], args[1]
+    batch, heads, length, head = query.shape
+    if len(args) > 3 and args[3]:  # splitting is not implemented for dropout
+        return {}
+    if length == 1 and heads > key.shape[1]:  # seqlenq_ngroups_swapped
+        length, heads = heads // key.shape[1], key.shape[1]
+    block = 256 if head <= 64 else 128 if head <= 128 else 64
+    splits = _splits(batch * heads * -(-length // 64), 2 * processors, -(-key.shape[2] // block))
+    if splits == 1:
+        return {}
+    parts = splits * batch * heads * length * 4
+    return {"softmax_lse_accum": parts, "out_accum": parts * _head_rounded(head)}
+
+
+def _splits(units: int, slots: int, blocks: int) -> int:
+    """`num_splits_heuristic`: the fewest splits that keep the card busy to 85 % of the best."""
+    if units >= 0.8 * slots:
+        return 1
+    fullness: dict[int, float] = {}
+    for splits in range(1, min(128, slots, blocks) + 1):
+        if splits == 1 or -(-blocks // splits) != -(-blocks // (splits - 1)):
+            waves = units * splits / slots
+            fullness[splits] = waves / math.ceil(waves)
+    best = max(fullness.values())
+    return next(splits for splits, full in fullness.items() if full >= 0.85 * best)
+
+
+def _flash_buffers(args: Sequence[Any], processors: int) -> dict[str, int]:
+    """`mha_bwd`: `softmax_d` and `dq_accum` are fp32; grouped heads get expanded dk and dv.
+
+    Where algorithms must be deterministic, `dq_accum` is there once for each split.
+    """
     query, key = args[1], args[2]
     batch, heads, length, head = query.shape
     rounded = _round_up(length, 128)
-    head_rounded = _round_up(head, 32) if head <= 192 else 256
+    splits = 1
+    if torch.are_deterministic_algorithms_enabled() and (
+        not torch.is_deterministic_algorithms_warn_only_enabled()
+    ):
+        splits = -(-processors // (batch * heads))
     buffers = {
         "softmax_d": batch * heads * rounded * 4,
-        "dq_accum": batch * rounded * heads * head_rounded * 4,
+        "dq_accum": splits * batch * rounded * heads * _head_rounded(head) * 4,
     }
     if key.shape[1] != heads:
         expanded = batch * key.shape[2] * heads * head * query.dtype.itemsize

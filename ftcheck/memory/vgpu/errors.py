@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from ftcheck.errors import FtcheckError
@@ -32,6 +33,9 @@ def _unmeasured(what: str, reason: str, next_step: str) -> Unmeasured:
     return Unmeasured(what, reason, next_step=next_step)
 
 
+_FRAME = re.compile(r'  File ".+", line \d+, in ')
+
+
 class ChildFailed(FtcheckError):
     """The callable raised in the child.
 
@@ -44,7 +48,11 @@ class ChildFailed(FtcheckError):
     exit_code: ClassVar[int] = 3
 
     def __init__(self, kind: str, text: str, traceback: str) -> None:
-        super().__init__(f"on the virtual GPU: {kind}: {text}")
+        places = [line.strip() for line in traceback.splitlines() if _FRAME.match(line)]
+        super().__init__(
+            f"on the virtual GPU: {kind}: {text}",
+            next_step=f"It was raised in {places[-1]}." if places else "",
+        )
         self.kind = kind
         self.text = text
         self.traceback = traceback

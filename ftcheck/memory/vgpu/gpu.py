@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from ftcheck.memory.trace import Trace
-from ftcheck.memory.vgpu import autocast, device, facade, libraries, tensors
+from ftcheck.memory.vgpu import autocast, device, facade, libraries, scratch, tensors
 from ftcheck.memory.vgpu.attention import Attention
 from ftcheck.memory.vgpu.kernels import Kernels
 from ftcheck.memory.vgpu.labels import Labels
@@ -43,6 +43,7 @@ class VirtualGpu:
         self.attention = Attention(capability, self.kernels, self.assume)
         self.labels = Labels(self.recorder)
         self.attention.install()
+        scratch.install(self.kernels, capability)
         self.kernels.install()
         autocast.install()
         self.places.install()

@@ -26,7 +26,7 @@ from ftcheck.memory.vgpu.arguments import (
 )
 from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.errors import Unmeasured
-from ftcheck.memory.vgpu.record import INPUTS, WEIGHTS, Recorder
+from ftcheck.memory.vgpu.record import INPUTS, WEIGHTS, WORKSPACES, Recorder
 from ftcheck.memory.vgpu.values import Values
 from ftcheck.memory.vgpu.workspaces import PRODUCTS, Workspaces
 
@@ -38,7 +38,7 @@ _ATEN: Final = torch.ops.aten
 _META_KEY: Final = torch._C.DispatchKey.Meta
 _OWN_KERNELS_ON_CUDA: Final = (
     "native_layer_norm", "native_group_norm", "addr", "_stack", "all.dims", "any.dims",
-    "silu_backward", "mish_backward",
+    "silu_backward", "mish_backward", "_linalg_check_errors", "_foreach_norm.Scalar",
 )  # fmt: skip
 """Operations that torch composes for a device without a kernel, and that have a kernel on CUDA
 (aten/src/ATen/native/native_functions.yaml; found by asking the dispatcher of torch 2.13)."""
@@ -79,6 +79,7 @@ class Kernels:
             _ATEN.set_.source_Tensor: self._relocate,
             _ATEN.set_.source_Storage: self._relocate,
             _ATEN.resize_.default: self._resize,
+            _ATEN._linalg_check_errors.default: lambda args, kwargs: None,  # all went well
             _ATEN._amp_foreach_non_finite_check_and_unscale_.default: lambda args, kwargs: None,
         }
 
@@ -111,13 +112,29 @@ class Kernels:
         """Allocate and record a tensor."""
         return self.recorder.allocate(size, stride, dtype, op)
 
-    def buffer(self, size_bytes: int, op: str, category: str) -> torch.Tensor:
-        """Allocate and record memory that a kernel takes beside its results."""
-        return self.recorder.allocate((size_bytes,), (1,), torch.uint8, op, category)
-
     def functional(self, op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run an operation whose results are new tensors."""
         return self._functional(op, op._schema.name, args, kwargs)
+
+    def beside(self, op: Any, buffers: Callable[[Sequence[Any]], dict[str, int]]) -> None:
+        """Let a kernel allocate what meta kernels do not show, and free it again.
+
+        Args:
+            op: An operation whose results are new tensors.
+            buffers: Name and bytes of each buffer, by the arguments.
+        """
+        allocate, name = self.recorder.allocate, op._schema.name
+
+        def run(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+            results = self.functional(op, args, kwargs)
+            taken = [
+                allocate((size_bytes,), (1,), torch.uint8, f"{name} ({buffer})", WORKSPACES)
+                for buffer, size_bytes in buffers(args).items()
+            ]
+            del taken
+            return results
+
+        self.special[op] = run
 
     # ------------------------------------------------------------------ choice of the handler
 

@@ -43,6 +43,7 @@ class Labels:
         """Follow models and optimizers, for the rest of the process."""
         self.recorder.places.roots.append(self.name_model)
         self.recorder.places.before_forward.append(self.name_gradients)
+        self.recorder.places.before_backward.append(self._watch_backward)
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
 
@@ -63,6 +64,13 @@ class Labels:
         for parameter in self._parameters.values():
             if parameter.grad is not None:
                 self.recorder.relabel([parameter.grad], GRADIENTS)
+
+    def _watch_backward(self) -> None:
+        """Label gradients when the backward pass that has begun is over.
+
+        Loops of people's own may have no optimizer that would announce its step.
+        """
+        torch.autograd.Variable._execution_engine.queue_callback(self.name_gradients)
 
     def _find_vocabulary(self, model: nn.Module) -> None:
         get = getattr(model, "get_output_embeddings", None)

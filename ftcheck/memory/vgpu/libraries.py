@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ftcheck.memory.vgpu.device import DEVICE_TYPE
+from ftcheck.memory.vgpu.errors import Unmeasured
 from ftcheck.memory.vgpu.hollow import save_hollow
 from ftcheck.memory.vgpu.quantized import Quantized
 from ftcheck.memory.vgpu.record import Recorder
@@ -42,9 +43,11 @@ def install(quantized: Quantized, recorder: Recorder) -> None:
     host.pin_memory = lambda tensor, device=None: tensor
     host.is_pinned = lambda tensor, device=None: False
     _on_import("accelerate.accelerator", _adapt_accelerator)
+    _on_import("safetensors", _adapt_safe_open)
     _on_import("safetensors.torch", _adapt_safetensors)
     _on_import("transformers.utils.import_utils", _adapt_import_utils)
     _on_import("transformers.modeling_utils", partial(_adapt_modeling_utils, recorder))
+    _on_import("transformers.integrations.bitsandbytes", _adapt_availability)
     _on_import("bitsandbytes.functional", quantized.install)
     _on_import("bitsandbytes.nn.modules", _adapt_bitsandbytes)
 
@@ -73,6 +76,20 @@ def _adapt_accelerator(module: Any) -> None:
 def _adapt_import_utils(module: Any) -> None:
     """Let `TrainingArguments` ask the device, not CUDA, whether it has bf16."""
     _replace(module.is_torch_bf16_gpu_available, lambda: True)  # emulated where there is none
+
+
+def _adapt_safe_open(module: Any) -> None:
+    """Read files to the host: what reads them in Rust knows no other devices than torch's own.
+
+    transformers moves each weight to its device itself, and before 5.0 asks for it there at once.
+    """
+    open_file = module.safe_open
+
+    def safe_open(filename: Any, framework: str, device: Any = "cpu", **more: Any) -> Any:
+        on_card = str(device).partition(":")[0] == DEVICE_TYPE
+        return open_file(filename, framework, "cpu" if on_card else device, **more)
+
+    _replace(open_file, safe_open)
 
 
 def _adapt_safetensors(module: Any) -> None:
@@ -120,6 +137,12 @@ def _warm_up_bytes(size_bytes: int, unused_bytes: int) -> int:
     return unused_bytes + 1 if size_bytes - unused_bytes > _WORTH_BYTES else 0
 
 
+def _adapt_availability(module: Any) -> None:
+    """Let transformers take bitsandbytes for usable: its kernels are there."""
+    if hasattr(torch.ops.bitsandbytes, "int8_linear_matmul"):
+        _replace(module.validate_bnb_backend_availability, lambda raise_exception=False: True)
+
+
 def _adapt_bitsandbytes(module: Any) -> None:
     """Quantize into a new parameter.
 
@@ -127,11 +150,19 @@ def _adapt_bitsandbytes(module: Any) -> None:
     lets devices do that it knows (`has_compatible_shallow_copy_type` in c10/core/TensorImpl.h).
     """
     for kind in (module.Params4bit, module.Int8Params):
+        if not hasattr(kind, "_quantize"):  # before 0.46: transformers refuses it without CUDA
+            continue
         kind._quantize = _quantizing_anew(kind, kind._quantize)
 
 
 def _quantizing_anew(kind: Any, quantize: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def quantize_anew(parameter: Any, target: Any) -> Any:
+        if not hasattr(torch.ops.bitsandbytes, "int8_linear_matmul"):
+            raise Unmeasured(
+                "this bitsandbytes",
+                "its kernels are no operators of torch",
+                next_step="Install bitsandbytes 0.46 or newer.",
+            )
         if parameter.device.type == torch.device(target).type:
             return quantize(parameter, target)
         dtype = torch.float16 if kind.__name__ == "Int8Params" else parameter.dtype

@@ -47,6 +47,8 @@ class Quantized:
         Args:
             functional: The module `bitsandbytes.functional`.
         """
+        if not _exists("int8_linear_matmul"):
+            return  # before 0.46: refused where something is quantized
         library = torch.library.Library("bitsandbytes", "IMPL")
         self._kept.append(library)
         for name in _BY_SHAPE:

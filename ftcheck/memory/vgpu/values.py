@@ -102,8 +102,10 @@ class Values:
         """Fill in what is not known: 1 for single numbers, a nominal token for picks."""
         if op in _PICKS:
             nominal: float = _NOMINAL_TOKEN
+            self._assume(f"tokens that the card would pick are taken as {_NOMINAL_TOKEN}")
         elif tensor.dtype.is_floating_point and tensor.numel() == 1:
             nominal = 1.0
+            self._assume("losses, norms and scales that the card would compute are taken as 1")
         else:
             return
         self.write(tensor, torch.full(tensor.shape, nominal, dtype=tensor.dtype))

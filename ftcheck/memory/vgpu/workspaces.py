@@ -5,8 +5,8 @@ stream, and one handle for each thread. The forward pass runs on the caller's th
 pass (and what it recomputes of checkpoints) on autograd's thread of the device: two workspaces in
 training, one in inference. They stay until the process ends; `empty_cache` leaves them alone.
 
-cuBLASLt takes the same one by default since pytorch#168175; `TORCH_CUBLASLT_UNIFIED_WORKSPACE=0`, which would
-give it its own, is not modelled. Other streams are not either.
+cuBLASLt takes the same one by default since pytorch#168175. Not modelled: other streams, and
+`TORCH_CUBLASLT_UNIFIED_WORKSPACE=0`, which would give it its own.
 """
 
 from __future__ import annotations

@@ -7,9 +7,13 @@ from typing import Any
 
 __all__ = [
     "accumulation",
+    "attention",
     "autocast",
+    "clipping",
     "configured_product",
+    "embedding",
     "kernels",
+    "loop",
     "moves",
     "product",
     "products",
@@ -205,7 +209,7 @@ def products(gpu: Any) -> dict[str, int]:
     alive = gpu.recorder.alive_bytes
     matrix = torch.rand(64, 64, device=gpu.device, requires_grad=True)
     tensors = alive()
-    seen = {}
+    seen: dict[str, int] = {}
     for phases in (("mm", "backward"), ("mm again", "backward again")):
         twice = matrix * 2
         seen.setdefault("before the products", alive() - tensors - 64 * 64 * 4)
@@ -248,3 +252,70 @@ def configured_product(gpu: Any, config: str) -> None:
 
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = config
     product(gpu, "mm")
+
+
+def embedding(gpu: Any, rows: int, tokens: int, dtype: str, *, deterministic: bool = False) -> None:
+    """The backward pass of an embedding of width 64."""
+    import torch
+
+    torch.use_deterministic_algorithms(deterministic)
+    weight = torch.empty(rows, 64, device=gpu.device, dtype=getattr(torch, dtype))
+    weight.requires_grad_()
+    ids = torch.zeros(tokens, dtype=torch.long).to(gpu.device)
+    torch.autograd.backward(torch.nn.functional.embedding(ids, weight).sum())
+
+
+def clipping(gpu: Any) -> None:
+    """Clips three gradients, of which the largest has three chunks."""
+    import torch
+
+    parameters = []
+    for elements in (10, 65_536, 65_536 * 2 + 1):
+        parameter = torch.nn.Parameter(torch.empty(elements, device=gpu.device))
+        parameter.grad = torch.empty_like(parameter)
+        parameters.append(parameter)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+
+
+def attention(
+    gpu: Any,
+    query: tuple[int, ...],
+    key: tuple[int, ...],
+    *,
+    dropout: float = 0.0,
+    deterministic: bool | None = None,
+) -> None:
+    """One attention in half precision, with its backward pass if `deterministic` is said."""
+    import torch
+
+    if deterministic is not None:
+        torch.use_deterministic_algorithms(deterministic)
+    queries = torch.empty(query, device=gpu.device, dtype=torch.float16)
+    keys = torch.empty(key, device=gpu.device, dtype=torch.float16)
+    queries.requires_grad_(deterministic is not None)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        queries, keys, keys, dropout_p=dropout, enable_gqa=True
+    )
+    if deterministic is not None:
+        torch.autograd.backward(out.sum())
+
+
+def loop(gpu: Any, *, optimizer: bool, drop: bool) -> None:
+    """A loop of people's own, with an optimizer of torch, or by hand; gradients dropped or kept."""
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)).to(gpu.device)
+    batch = torch.rand(4, 64).to(gpu.device)
+    adam = torch.optim.AdamW(model.parameters()) if optimizer else None
+    for step in (1, 2):
+        gpu.phase(f"step {step}")
+        torch.autograd.backward(model(batch).square().mean())
+        if adam is not None:
+            adam.step()
+        else:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    assert parameter.grad is not None
+                    parameter.sub_(parameter.grad, alpha=0.1)
+        model.zero_grad(set_to_none=drop)
