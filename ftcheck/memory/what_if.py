@@ -186,7 +186,12 @@ def try_changes(
     ):
         tried.append(_tried(candidates[number], outcome, report))
         progress.steps(len(tried), len(candidates), None)
-    return tuple(sorted(tried, key=lambda one: -(one.saved_bytes or -(2**63))))
+    return tuple(sorted(tried, key=_saving, reverse=True))
+
+
+def _saving(tried: Tried) -> float:
+    """What could not be predicted comes last."""
+    return float("-inf") if tried.saved_bytes is None else tried.saved_bytes
 
 
 def _tried(change: Change, outcome: VramReport | Exception, before: VramReport) -> Tried:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import pytest
+
+from ftcheck.memory.prediction import predict_many
 from ftcheck.memory.validation import GRID, Row, configurations, summarize
 from ftcheck.recipe import Arguments
 
@@ -93,3 +96,14 @@ def test_a_wrong_verdict_and_a_missing_figure_fail() -> None:
 
 def test_nothing_at_all_is_no_pass() -> None:
     assert not summarize((), "a card").passed
+
+
+@pytest.mark.slow
+def test_every_configuration_can_be_predicted() -> None:
+    recipes = [recipe for _, recipe in configurations()]
+    failed = {
+        recipes[number].name: str(outcome)
+        for number, outcome in predict_many(recipes, capability=(9, 0))
+        if isinstance(outcome, Exception)
+    }
+    assert not failed

@@ -61,7 +61,12 @@ class Quantized:
         library.impl("int8_double_quant", self._int8_both, "PrivateUse1")
         if _exists("gemm_4bit"):
             library.impl("gemm_4bit", self._gemm_4bit, "PrivateUse1")
-        functional.get_paged = _paged
+        functional.get_paged = self._paged
+        functional.prefetch_tensor = _nothing
+        fill = functional.fill
+        functional.fill = lambda tensor, *args, **kwargs: (
+            None if getattr(tensor, "is_paged", False) else fill(tensor, *args, **kwargs)
+        )
 
     def _by_shape(self, op: Any, *args: Any, **kwargs: Any) -> Any:
         return self.kernels.functional(op, args, kwargs)
@@ -100,6 +105,19 @@ class Quantized:
             "bitsandbytes::int8_double_quant", "training int8 weights themselves is not modelled"
         )
 
+    def _paged(
+        self, *shape: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> torch.Tensor:
+        """State of a paged optimizer: managed memory, which is not the allocator's."""
+        del device
+        self.assume(
+            "paged optimizer: its state lies in memory that the driver moves between host and "
+            "card; it is not counted"
+        )
+        state: Any = torch.empty(shape, dtype=dtype)
+        state.is_paged, state.page_deviceid = True, 0
+        return state  # type: ignore[no-any-return] # a tensor with two marks of bitsandbytes
+
     def _gemm_4bit(
         self, activations: torch.Tensor, weight: torch.Tensor, shape: Sequence[int],
         absmax: torch.Tensor, blocksize: int, quant_type: str, bias: torch.Tensor | None = None,
@@ -128,11 +146,3 @@ def _exists(name: str) -> bool:
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     """A kernel that writes to what it is given, and allocates nothing."""
-
-
-def _paged(*args: Any, **kwargs: Any) -> NoReturn:
-    raise Unmeasured(
-        "paged optimizer",
-        "its state lies in managed memory, which the driver moves between host and card",
-        next_step="Use the optimizer of the same name without `paged`.",
-    )

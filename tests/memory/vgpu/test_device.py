@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from ftcheck.memory.vgpu import Unmeasured, run
@@ -57,3 +60,18 @@ def test_gradients_are_added_in_place_as_on_cuda() -> None:
     assert len(made) == 5
     assert {event.tags.op for event in made} == {"aten::mul"}
     assert result.value
+
+
+def test_a_torch_without_the_interface_is_told_which_one_has_it() -> None:
+    program = (
+        "from torch.utils import backend_registration as registration\n"
+        "del registration._setup_privateuseone_for_python_backend\n"
+        "from ftcheck.memory.vgpu.device import register\n"
+        "register((8, 9))\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode != 0
+    assert "it has no device types written in Python" in answer.stderr
+    assert "Install torch 2.13 or newer." in answer.stderr
