@@ -84,6 +84,7 @@ def test_bad_input_is_one_message(tmp_path: Path, arguments: tuple[str, ...], wo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
