@@ -81,7 +81,7 @@ def largest_batch(
     """
     progress = progress or Silent()
     length = recipe.tokenization.max_length
-    own = int(recipe.training.get("per_device_train_batch_size", 8))
+    own = recipe.per_device_train_batch_size
     search = _Search(recipe, card, timeout_s, progress)
     search.add(own, length, report)
     lengths = sorted({max(length // 4, 2), max(length // 2, 2)})

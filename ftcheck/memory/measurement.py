@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ftcheck.errors import InputError
-from ftcheck.memory.budget import budget_of
-from ftcheck.memory.cards import Card, Sources, card
+from ftcheck.memory.budget import budget_for
+from ftcheck.memory.cards import Card, Sources
 from ftcheck.memory.replay import PhasePeak
 from ftcheck.memory.vram_report import Failure, VramReport
-from ftcheck.recipe import Recipe
+from ftcheck.memory.workload import Subject, name_of, run
 
 __all__ = ["CudaMeter", "measure", "this_card"]
 
@@ -91,6 +90,11 @@ class CudaMeter:
             ),
         )
 
+    @property
+    def most_reserved_bytes(self) -> int:
+        """Most bytes that the allocator held in any phase."""
+        return max((peak.reserved_bytes for peak in self.peaks.values()), default=0)
+
     def assume(self, text: str) -> None:
         """Note what the result rests on."""
         if text not in self.assumptions:
@@ -106,7 +110,7 @@ class CudaMeter:
         return int(torch.cuda.max_memory_allocated())
 
 
-def measure(subject: Recipe | Callable[[], Any], *, card: str | Card | None = None) -> VramReport:
+def measure(subject: Subject, *, card: str | Card | None = None) -> VramReport:
     """Run a recipe, a `Trainer` or a step on the card of this machine, and read its counters.
 
     Call it in a process that has used the card for nothing else: what it had allocated counts.
@@ -122,43 +126,32 @@ def measure(subject: Recipe | Callable[[], Any], *, card: str | Card | None = No
     """
     begun = time.monotonic()
     here = this_card()
-    budget = _budget(subject, card) or here
+    budget = budget_for(subject, card) or here
     meter = CudaMeter()
     facts = _run(meter, subject)
-    reserved_bytes = max((peak.reserved_bytes for peak in meter.peaks.values()), default=0)
     failure = None
-    if reserved_bytes > budget.allocator_bytes:
+    if meter.most_reserved_bytes > budget.allocator_bytes:
         # It may run all the same: a full card makes the allocator give its cache back first.
         failure = _tried_on_less(subject, budget, here)
     facts = {**facts, "measured_on": here.title}
     return _report(
         meter,
         budget,
-        subject=_name(subject),
+        subject=name_of(subject),
         facts=facts,
         failure=failure,
         seconds=time.monotonic() - begun,
     )
 
 
-def _run(meter: CudaMeter, subject: Recipe | Callable[[], Any]) -> dict[str, Any]:
-    from ftcheck.memory import workload
-
+def _run(meter: CudaMeter, subject: Subject) -> dict[str, Any]:
     try:
-        if isinstance(subject, Recipe):
-            return workload.run_recipe(meter, subject, accumulate=None)
-        return workload.run_subject(meter, subject)
+        return run(meter, subject, accumulate=None)
     finally:
         meter.close()
 
 
-def _name(subject: Recipe | Callable[[], Any]) -> str:
-    if isinstance(subject, Recipe):
-        return subject.name
-    return str(getattr(subject, "__qualname__", subject))
-
-
-def _tried_on_less(subject: Recipe | Callable[[], Any], budget: Card, here: Card) -> Failure | None:
+def _tried_on_less(subject: Subject, budget: Card, here: Card) -> Failure | None:
     """Run it once more with the memory of the budget; what CUDA says if that is too little."""
     import gc
 
@@ -177,14 +170,6 @@ def _tried_on_less(subject: Recipe | Callable[[], Any], budget: Card, here: Card
     return None
 
 
-def _budget(subject: Any, named: str | Card | None) -> Card | None:
-    if isinstance(named, str):
-        return card(named)
-    if named is None and isinstance(subject, Recipe):
-        return budget_of(subject)
-    return named
-
-
 def _report(
     meter: CudaMeter,
     budget: Card,
@@ -196,7 +181,7 @@ def _report(
 ) -> VramReport:
     phases = tuple(meter.peaks.values())
     allocated = max((phase.allocated_bytes for phase in phases), default=0)
-    reserved = max((phase.reserved_bytes for phase in phases), default=0)
+    reserved = meter.most_reserved_bytes
     context_bytes = budget.context_overhead_bytes
     return VramReport(
         subject=subject,

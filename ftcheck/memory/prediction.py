@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from ftcheck.errors import InputError
 from ftcheck.memory import vgpu, workload
 from ftcheck.memory.allocator import AllocatorSettings
-from ftcheck.memory.budget import budget_of
-from ftcheck.memory.cards import Card, card
+from ftcheck.memory.budget import budget_for
+from ftcheck.memory.cards import Card
 from ftcheck.memory.vram_report import VramReport, report_on
-from ftcheck.recipe import Recipe
+from ftcheck.memory.workload import Subject, name_of
 
 __all__ = ["allocator_settings", "predict", "predict_many"]
 
@@ -33,7 +33,7 @@ _PRELOAD: Final = ("torch", "transformers", "peft", "accelerate", "datasets", "b
 
 
 def predict(
-    subject: Recipe | Callable[[], Any],
+    subject: Subject,
     *,
     card: str | Card | None = None,
     timeout_s: float = 600.0,
@@ -62,7 +62,7 @@ def predict(
 
 
 def predict_many(
-    subjects: Sequence[Recipe | Callable[[], Any]],
+    subjects: Sequence[Subject],
     *,
     card: str | Card | None = None,
     capability: tuple[int, int] | None = None,
@@ -80,9 +80,9 @@ def predict_many(
         Position and report, in the order in which they end; or the error that `predict` raises.
     """
     settings = allocator_settings()
-    budgets = [_budget(subject, card) for subject in subjects]
+    budgets = [budget_for(subject, card) for subject in subjects]
     calls = [
-        _call(subject, capability or _capability(budget))
+        vgpu.Call(workload.run, (subject,), {}, capability or _capability(budget))
         for subject, budget in zip(subjects, budgets, strict=True)
     ]
     begun = time.monotonic()
@@ -102,7 +102,7 @@ def predict_many(
             number,
             report_on(
                 result.trace,
-                subject=_name(subjects[number]),
+                subject=name_of(subjects[number]),
                 card=budgets[number],
                 settings=settings,
                 assumptions=assumptions,
@@ -112,9 +112,9 @@ def predict_many(
         )
 
 
-def _nothing(subject: Recipe | Callable[[], Any]) -> vgpu.Unmeasured:
+def _nothing(subject: Subject) -> vgpu.Unmeasured:
     return vgpu.Unmeasured(
-        _name(subject),
+        name_of(subject),
         "nothing of it was put on the card",
         next_step='Move the model to "cuda", or give a function that makes a Trainer.',
     )
@@ -122,19 +122,6 @@ def _nothing(subject: Recipe | Callable[[], Any]) -> vgpu.Unmeasured:
 
 def _capability(budget: Card | None) -> tuple[int, int]:
     return _CAPABILITY if budget is None else budget.compute_capability
-
-
-def _call(subject: Recipe | Callable[[], Any], capability: tuple[int, int]) -> vgpu.Call:
-    function: Callable[..., Any] = (
-        workload.run_recipe if isinstance(subject, Recipe) else workload.run_subject
-    )
-    return vgpu.Call(function, (subject,), {}, capability)
-
-
-def _name(subject: Recipe | Callable[[], Any]) -> str:
-    if isinstance(subject, Recipe):
-        return subject.name
-    return str(getattr(subject, "__qualname__", subject))
 
 
 def allocator_settings() -> AllocatorSettings:
@@ -149,11 +136,3 @@ def allocator_settings() -> AllocatorSettings:
         raise InputError(
             str(error), next_step="Write it as torch has it, such as expandable_segments:True."
         ) from error
-
-
-def _budget(subject: Any, named: str | Card | None) -> Card | None:
-    if isinstance(named, str):
-        return card(named)
-    if named is None and isinstance(subject, Recipe):
-        return budget_of(subject)
-    return named

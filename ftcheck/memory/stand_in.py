@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ftcheck.assets import model_dir
 from ftcheck.memory.published import published_model
 from ftcheck.memory.vgpu.hollow import hollow_checkpoint
-from ftcheck.pipeline.library_bugs import in_range
+from ftcheck.pipeline.model import dtype_name
 from ftcheck.pipeline.tokens import load_tokenizer, model_available, model_location
 from ftcheck.recipe import Recipe
 
@@ -45,8 +45,6 @@ def stand_in_model(recipe: Recipe, folder: Path, assume: Assume) -> Recipe:
     trust = recipe.model.trust_remote_code
     dtype = getattr(torch, wanted)
 
-    named = "dtype" if in_range({"transformers": ">=4.56"}) else "torch_dtype"
-
     def build() -> Any:
         try:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
@@ -57,7 +55,7 @@ def stand_in_model(recipe: Recipe, folder: Path, assume: Assume) -> Recipe:
                 "causal language model of that type",
                 "Name a causal language model, such as gpt2.",
             ) from error
-        setattr(model.config, named, dtype)
+        setattr(model.config, dtype_name(), dtype)
         return model
 
     hollow_checkpoint(build, folder, dtype)

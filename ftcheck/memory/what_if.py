@@ -66,20 +66,19 @@ def changes(recipe: Recipe) -> tuple[Change, ...]:
 
 
 def _changes(recipe: Recipe) -> Iterator[Change]:
-    training, rows = recipe.training, recipe.tokenization
+    rows = recipe.tokenization
     if not recipe.checkpointing:
         yield _trained(
             recipe, "checkpointing", "each layer's forward pass is run twice",
             gradient_checkpointing=True,
         )  # fmt: skip
-    batch = int(training.get("per_device_train_batch_size", 8))
+    batch, steps = recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
     if batch > 1:
-        steps = int(training.get("gradient_accumulation_steps", 1))
         yield _trained(
             recipe, "half-batch", "the same gradient in twice as many passes",
             per_device_train_batch_size=(batch + 1) // 2, gradient_accumulation_steps=steps * 2,
         )  # fmt: skip
-    optimizer = str(training.get("optim", "adamw_torch"))
+    optimizer = str(recipe.training.get("optim", "adamw_torch"))
     if "8bit" not in optimizer and optimizer.startswith("adamw"):
         yield _trained(
             recipe, "8-bit-optimizer", "its state is rounded to 8 bits", optim="adamw_bnb_8bit"

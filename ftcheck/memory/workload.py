@@ -28,15 +28,19 @@ from ftcheck.pipeline import (
     save,
     wrap,
 )
-from ftcheck.pipeline.generation import check_prompts
+from ftcheck.pipeline.generation import check_prompts, new_tokens
 from ftcheck.pipeline.tokens import TokenizedData
 from ftcheck.pipeline.training import build_arguments
-from ftcheck.recipe import Arguments, Recipe
+from ftcheck.recipe import Recipe
+from ftcheck.recipe.hf_fields import fields
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
-__all__ = ["MOST_STEPS", "Meter", "run_recipe", "run_subject"]
+__all__ = ["MOST_STEPS", "Meter", "Subject", "name_of", "run", "run_recipe", "run_subject"]
+
+Subject = Recipe | Callable[[], Any]
+"""A recipe, or a function that makes a `Trainer`, makes a step, or is all that is to be run."""
 
 MOST_STEPS = 4
 """Optimizer steps after which it ends, whether or not the peak has come back by then."""
@@ -65,6 +69,20 @@ class Meter(Protocol):
 
     def step_peak_bytes(self) -> int:
         """Most bytes that were allocated since the phase began."""
+
+
+def name_of(subject: Subject) -> str:
+    """Name of a recipe or of a function, for a report."""
+    if isinstance(subject, Recipe):
+        return subject.name
+    return str(getattr(subject, "__qualname__", subject))
+
+
+def run(meter: Meter, subject: Subject, *, accumulate: int | None = 2) -> dict[str, Any]:
+    """`run_recipe` or `run_subject`; the second has no use for `accumulate`."""
+    if isinstance(subject, Recipe):
+        return run_recipe(meter, subject, accumulate=accumulate)
+    return run_subject(meter, subject)
 
 
 def run_recipe(meter: Meter, recipe: Recipe, *, accumulate: int | None = 2) -> dict[str, Any]:
@@ -109,8 +127,8 @@ def _run_recipe(
     arguments = build_arguments(hollow, folder / "checkpoints")
     sizes = (arguments.train_batch_size, arguments.eval_batch_size)
     shapes = longest_rows(recipe, own, sizes, meter.assume)
-    tokens = _tokens(recipe, shapes, arguments, int(tokenizer.pad_token_id or 0))
     short = _shortened(hollow, arguments.gradient_accumulation_steps, accumulate, meter)
+    tokens = _tokens(short, shapes, int(tokenizer.pad_token_id or 0))
     meter.phase("load")
     base = load_base(short, tokenizer)
     check_prompts(base, tokenizer, short)
@@ -139,11 +157,9 @@ def _run_recipe(
     return facts
 
 
-def _tokens(
-    recipe: Recipe, shapes: tuple[Shape, Shape | None], arguments: TrainingArguments, pad: int
-) -> TokenizedData:
+def _tokens(recipe: Recipe, shapes: tuple[Shape, Shape | None], pad: int) -> TokenizedData:
     masked = recipe.tokenization.labels == "pads_masked"
-    batches = arguments.gradient_accumulation_steps * MOST_STEPS
+    batches = recipe.gradient_accumulation_steps * MOST_STEPS
     train = rows(shapes[0], batches, pad, masked=masked)
     if shapes[1] is None:
         return tokenized(train, None)
@@ -163,8 +179,7 @@ def _generate(meter: Meter, recipe: Recipe, adapter: Path) -> None:
 
 def _short_generation(recipe: Recipe, meter: Meter) -> tuple[Recipe, int]:
     """A few new tokens, and how many were left out."""
-    arguments = recipe.generation.arguments
-    wanted = arguments.get("max_new_tokens", 0 if "max_length" in arguments else 50)
+    arguments, wanted = recipe.generation.arguments, new_tokens(recipe)
     if wanted <= _NEW_TOKENS or arguments.get("use_cache") is False:
         return recipe, 0
     meter.assume(
@@ -213,19 +228,14 @@ def _shortened(recipe: Recipe, steps: int, accumulate: int | None, meter: Meter)
             f"accumulation: {accumulate} of {steps} micro-batches of a step were run; the others "
             "repeat the last, and their inputs come on top"
         )
-    known = {name: value for name, value in changes.items() if name in _training_fields()}
+    here = fields("training")
+    known = {name: value for name, value in changes.items() if name in here}
     for name in ("use_cpu", "no_cuda"):
         if recipe.training.get(name):
             known[name] = False
     model = dataclasses.replace(recipe.model, device="auto")
-    training = Arguments({**recipe.training, **known})
+    training = recipe.training.replace(**known)
     return dataclasses.replace(recipe, model=model, training=training)
-
-
-def _training_fields() -> frozenset[str]:
-    from ftcheck.recipe.hf_fields import fields
-
-    return frozenset(fields("training"))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from ftcheck.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["check_prompts", "generate"]
+__all__ = ["check_prompts", "generate", "new_tokens"]
 
 _DEFAULT_NEW_TOKENS = 50
 
@@ -64,6 +64,13 @@ def _left_padded(tokenizer: PreTrainedTokenizerBase, prompts: tuple[str, ...]) -
         tokenizer.padding_side = side
 
 
+def new_tokens(recipe: Recipe) -> int:
+    """How many tokens a recipe generates at most; 0 where it limits prompt and text together."""
+    arguments = recipe.generation.arguments
+    default = 0 if "max_length" in arguments else _DEFAULT_NEW_TOKENS
+    return int(arguments.get("max_new_tokens", default))
+
+
 def check_prompts(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -78,8 +85,7 @@ def check_prompts(
     context = longest_context(model)
     if context is None:
         return
-    arguments = recipe.generation.arguments
-    new = arguments.get("max_new_tokens", 0 if "max_length" in arguments else _DEFAULT_NEW_TOKENS)
+    new = new_tokens(recipe)
     for prompt in prompts or recipe.generation.prompts:
         length = len(tokenizer(prompt, verbose=False)["input_ids"])
         if length + new > context:

@@ -93,7 +93,7 @@ def _loss_type_unset(situation: Situation) -> bool:
 
 
 def _accumulates(situation: Situation) -> bool:
-    return int(situation.recipe.training.get("gradient_accumulation_steps", 1)) > 1
+    return situation.recipe.gradient_accumulation_steps > 1
 
 
 def _has_all_pad_rows(situation: Situation) -> bool:

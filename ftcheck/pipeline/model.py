@@ -14,7 +14,7 @@ from ftcheck.recipe import Arguments, Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["load_base", "loading_options", "longest_context", "on_device"]
+__all__ = ["dtype_name", "load_base", "loading_options", "longest_context", "on_device"]
 
 
 def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -67,15 +67,18 @@ def on_device(
     return model.eval(), loading
 
 
+def dtype_name() -> str:
+    """The argument for a dtype: `dtype`, or `torch_dtype` before transformers 4.56."""
+    return "dtype" if in_range({"transformers": ">=4.56"}) else "torch_dtype"
+
+
 def loading_options(recipe: Recipe, device: str) -> dict[str, Any]:
     """Arguments of `from_pretrained` that a recipe decides."""
     import torch
 
     model = recipe.model
-    # `torch_dtype` became `dtype` in transformers 4.56; the old name warns since.
-    dtype_name = "dtype" if in_range({"transformers": ">=4.56"}) else "torch_dtype"
     options: dict[str, Any] = {
-        dtype_name: model.dtype if model.dtype == "auto" else getattr(torch, model.dtype),
+        dtype_name(): model.dtype if model.dtype == "auto" else getattr(torch, model.dtype),
         "revision": model.revision or "main",
         "trust_remote_code": model.trust_remote_code,
     }

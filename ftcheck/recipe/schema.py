@@ -237,6 +237,16 @@ class Recipe:
         return seed
 
     @property
+    def per_device_train_batch_size(self) -> int:
+        """The argument of that name, or 8, which is the default of `TrainingArguments`."""
+        return int(self.training.get("per_device_train_batch_size", 8))
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """The argument of that name, or 1, which is the default of `TrainingArguments`."""
+        return int(self.training.get("gradient_accumulation_steps", 1))
+
+    @property
     def checkpointing(self) -> bool:
         """Whether it trains with gradient checkpointing, under either name."""
         names = ("activation_checkpointing", "gradient_checkpointing")
