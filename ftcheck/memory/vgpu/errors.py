@@ -9,6 +9,8 @@ from ftcheck.errors import FtcheckError
 
 __all__ = ["ChildDied", "ChildFailed", "ChildTimedOut", "Unmeasured"]
 
+_FRAME = re.compile(r'  File ".+", line \d+, in ')
+
 
 class Unmeasured(FtcheckError):
     """The virtual GPU cannot run something, so there is no number.
@@ -31,9 +33,6 @@ class Unmeasured(FtcheckError):
 
 def _unmeasured(what: str, reason: str, next_step: str) -> Unmeasured:
     return Unmeasured(what, reason, next_step=next_step)
-
-
-_FRAME = re.compile(r'  File ".+", line \d+, in ')
 
 
 class ChildFailed(FtcheckError):

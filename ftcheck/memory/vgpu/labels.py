@@ -42,7 +42,6 @@ class Labels:
     def install(self) -> None:
         """Follow models and optimizers, for the rest of the process."""
         self.recorder.places.roots.append(self.name_model)
-        self.recorder.places.before_forward.append(self.name_gradients)
         self.recorder.places.before_backward.append(self._watch_backward)
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
@@ -59,7 +58,7 @@ class Labels:
             self.recorder.relabel([buffer], WEIGHTS, name)
         self._find_vocabulary(model)
 
-    def name_gradients(self) -> None:
+    def _name_gradients(self) -> None:
         """Label the gradients that parameters hold now."""
         for parameter in self._parameters.values():
             if parameter.grad is not None:
@@ -70,7 +69,7 @@ class Labels:
 
         Loops of people's own may have no optimizer that would announce its step.
         """
-        torch.autograd.Variable._execution_engine.queue_callback(self.name_gradients)
+        torch.autograd.Variable._execution_engine.queue_callback(self._name_gradients)
 
     def _find_vocabulary(self, model: nn.Module) -> None:
         get = getattr(model, "get_output_embeddings", None)

@@ -16,7 +16,7 @@ import torch
 from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.errors import Unmeasured
 from ftcheck.memory.vgpu.hollow import save_hollow
-from ftcheck.memory.vgpu.quantized import Quantized
+from ftcheck.memory.vgpu.quantized import Quantized, has_operators
 from ftcheck.memory.vgpu.record import Recorder
 
 __all__ = ["environment", "install"]
@@ -139,7 +139,7 @@ def _warm_up_bytes(size_bytes: int, unused_bytes: int) -> int:
 
 def _adapt_availability(module: Any) -> None:
     """Let transformers take bitsandbytes for usable: its kernels are there."""
-    if hasattr(torch.ops.bitsandbytes, "int8_linear_matmul"):
+    if has_operators():
         _replace(module.validate_bnb_backend_availability, lambda raise_exception=False: True)
 
 
@@ -157,7 +157,7 @@ def _adapt_bitsandbytes(module: Any) -> None:
 
 def _quantizing_anew(kind: Any, quantize: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def quantize_anew(parameter: Any, target: Any) -> Any:
-        if not hasattr(torch.ops.bitsandbytes, "int8_linear_matmul"):
+        if not has_operators():
             raise Unmeasured(
                 "this bitsandbytes",
                 "its kernels are no operators of torch",

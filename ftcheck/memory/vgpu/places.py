@@ -28,7 +28,6 @@ class Places:
         in_optimizer: Whether an optimizer's step is running.
         vocabulary: Width of the output head; 0 while unknown.
         roots: Called with each outermost module before its first call, and when it has changed.
-        before_forward: Called before an outermost module runs, outside of the backward pass.
         before_backward: Called when a backward pass has begun.
     """
 
@@ -38,7 +37,6 @@ class Places:
         self.vocabulary = 0
         self.free_tags: dict[str, Tags] = {}
         self.roots: list[Callable[[nn.Module], None]] = []
-        self.before_forward: list[Callable[[], None]] = []
         self.before_backward: list[Callable[[], None]] = []
         self._stack: list[nn.Module] = []
         self._starts: list[int] = [0]
@@ -97,8 +95,6 @@ class Places:
         if not self._stack:
             if torch._C._current_graph_task_id() == -1:
                 self._forget()
-                for listener in self.before_forward:
-                    listener()
             if _LABEL not in module.__dict__:
                 self._name(module)
         self._stack.append(module)

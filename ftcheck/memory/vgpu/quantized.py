@@ -15,7 +15,7 @@ import torch
 from ftcheck.memory.vgpu.errors import Unmeasured
 from ftcheck.memory.vgpu.kernels import Kernels
 
-__all__ = ["Quantized"]
+__all__ = ["Quantized", "has_operators"]
 
 _BY_SHAPE: Final = (
     "int8_linear_matmul", "quantize_4bit", "dequantize_4bit", "gemv_4bit", "quantize_blockwise",
@@ -47,8 +47,8 @@ class Quantized:
         Args:
             functional: The module `bitsandbytes.functional`.
         """
-        if not _exists("int8_linear_matmul"):
-            return  # before 0.46: refused where something is quantized
+        if not has_operators():
+            return  # refused where something is quantized
         library = torch.library.Library("bitsandbytes", "IMPL")
         self._kept.append(library)
         for name in _BY_SHAPE:
@@ -136,6 +136,11 @@ class Quantized:
 def _op(name: str) -> Any:
     packet, _, overload = name.partition(".")
     return getattr(getattr(torch.ops.bitsandbytes, packet), overload or "default")
+
+
+def has_operators() -> bool:
+    """Whether the kernels of bitsandbytes are operators of torch, which they are from 0.46 on."""
+    return _exists("int8_linear_matmul")
 
 
 def _exists(name: str) -> bool:

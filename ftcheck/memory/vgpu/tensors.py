@@ -74,15 +74,16 @@ def keep_parameters() -> None:
     def apply_in_place(
         module: nn.Module, fn: Callable[..., Any], recurse: bool = True
     ) -> nn.Module:
+        if isinstance(fn, _Once):  # an inner module of one that is being moved
+            inner: nn.Module = apply(module, fn, recurse)
+            return inner
         before = {
             (id(owner), name): parameter
             for owner in module.modules()
             for name, parameter in owner._parameters.items()
             if parameter is not None
         }
-        result: nn.Module = apply(module, _once_each(fn, set(map(id, before.values()))), recurse)
-        if isinstance(fn, _Once):  # an inner module of one that is being moved
-            return result
+        result: nn.Module = apply(module, _Once(fn, set(map(id, before.values()))), recurse)
         after: dict[int, nn.Parameter] = {}
         for owner in module.modules():
             for name, parameter in list(owner._parameters.items()):
@@ -108,13 +109,6 @@ def _swapped(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
     except RuntimeError:
         return new
     return old
-
-
-def _once_each(fn: Callable[..., Any], parameters: set[int]) -> Callable[..., Any]:
-    """`fn`, but the same result for the same parameter."""
-    if isinstance(fn, _Once):
-        return fn
-    return _Once(fn, parameters)
 
 
 class _Once:

@@ -92,7 +92,6 @@ def _do(packed: bytes, started: float, phase_file: Path) -> Result:
         raise gpu.kernels.unmeasured
     gpu.workspaces.release()
     gc.collect()
-    gpu.labels.name_gradients()
     return Result(
         value=value,
         trace=gpu.trace(),
