@@ -11,12 +11,13 @@ import pytest
 import ftcheck
 
 ROOT = Path(ftcheck.__file__).parent
-BASE = ["errors", "units", "environment"]
+BASE = ["errors", "units", "environment", "files"]
 RUNS = [*BASE, "recipe", "assets", "pipeline", "memory", "memory.vgpu"]
 ROOMS: dict[str, list[str]] = {
     "errors": [],
     "units": [],
     "environment": [],
+    "files": ["errors"],
     "recipe": BASE,
     "assets": [*BASE, "recipe"],
     "pipeline": [*BASE, "recipe", "assets"],

@@ -36,7 +36,7 @@ def init(file: Path, builtin: str, force: bool) -> int:
     import os
 
     from ftcheck.errors import InputError
-    from ftcheck.pipeline.folder import write_text
+    from ftcheck.files import write_text
     from ftcheck.recipe import builtin_names
     from ftcheck.recipe.template import commented_recipe
     from ftcheck.recipe.values import did_you_mean

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftcheck.cli.options import emit, form_options, set_option
 from ftcheck.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,13 +26,7 @@ _INTERRUPTED = 130
 
 @click.command()
 @click.argument("recipe", default="quickstart")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change the recipe, as in --set training.learning_rate=1e-4; may be given again.",
-)
+@set_option
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -50,19 +45,7 @@ _INTERRUPTED = 130
     show_default=True,
     help="Processes to train with, started by accelerate launch.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the summary.",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the summary. [default: standard output]",
-)
+@form_options("summary", "text", "json")
 @click.option("-v", "--verbose", is_flag=True, help="Let the libraries' warnings through.")
 def run(
     recipe: str,
@@ -194,11 +177,6 @@ def _folder(given: str, recipe: Recipe, output_dir: Path | None, *, resume: bool
 def _print(result: RunResult, style: str, output: Path | None) -> None:
     import json
 
-    from ftcheck.pipeline.folder import write_text
     from ftcheck.report.run_summary import run_summary
 
-    text = json.dumps(result.to_dict(), indent=2) if style == "json" else run_summary(result)
-    if output is None:
-        click.echo(text)
-    else:
-        write_text(output, text + "\n")
+    emit(json.dumps(result.to_dict(), indent=2) if style == "json" else run_summary(result), output)

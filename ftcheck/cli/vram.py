@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftcheck.cli.options import emit, form_options, set_option
 from ftcheck.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,13 +24,7 @@ _DOES_NOT_FIT = 1
 
 @click.command()
 @click.argument("recipe", default="gpt2-wikitext2", required=False)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change the recipe, as in --set training.learning_rate=1e-4; may be given again.",
-)
+@set_option
 @click.option("--card", metavar="NAME", help="Card to fit; --list-cards lists them.")
 @click.option("--vram", "amount", metavar="SIZE", help="Memory to fit, such as 8GiB.")
 @click.option(
@@ -62,19 +57,7 @@ _DOES_NOT_FIT = 1
     show_default=True,
     help="Seconds that one prediction may take.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-    help="Form of the report.",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the report. [default: standard output]",
-)
+@form_options("report", "text", "json", "markdown")
 def vram(
     recipe: str,
     overrides: tuple[str, ...],
@@ -122,7 +105,7 @@ def vram(
         loaded, budget, measure=measure, what_if=what_if, max_batch=max_batch, timeline=timeline,
         timeout=timeout, style=style,
     )  # fmt: skip
-    _print(text, output)
+    emit(text, output)
     return _DOES_NOT_FIT if fits is False else 0
 
 
@@ -142,7 +125,7 @@ def _answer(
 
     with ConsoleProgress() as progress:
         if timeline is not None:
-            _check_suffix(timeline)  # before the long part
+            _check_place(timeline)  # before the long part
         progress.stage("Running on the card" if measure else "Running on the virtual GPU")
         report = _measured(recipe, budget) if measure else _predicted(recipe, budget, timeout)
         parts: dict[str, object] = {}
@@ -163,15 +146,10 @@ def _answer(
     return _formatted(report, parts, style), report.fits
 
 
-def _check_suffix(timeline: Path) -> None:
-    from ftcheck.report.vram_timeline import TIMELINE_SUFFIXES
+def _check_place(timeline: Path) -> None:
+    from ftcheck.report.vram_timeline import check_suffix
 
-    if timeline.suffix.lower() not in TIMELINE_SUFFIXES:
-        known = ", ".join(f"{suffix} ({what})" for suffix, what in TIMELINE_SUFFIXES.items())
-        raise InputError(
-            f"--timeline {timeline}: got the suffix {timeline.suffix!r}, expected one of {known}",
-            next_step="Name the file by what it is to be.",
-        )
+    check_suffix(timeline)
     if not timeline.parent.is_dir():
         raise InputError(
             f"--timeline {timeline}: the folder {timeline.parent} does not exist.",
@@ -250,12 +228,3 @@ def _cards(extra: Mapping[str, Card]) -> str:
         f"{card.compute_capability[0]}.{card.compute_capability[1]:<2}  {card.title}"
         for card in known
     )
-
-
-def _print(text: str, output: Path | None) -> None:
-    from ftcheck.pipeline.folder import write_text
-
-    if output is None:
-        click.echo(text)
-    else:
-        write_text(output, text + "\n")

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from ftcheck import environment
 from ftcheck.errors import FtcheckError
+from ftcheck.files import write_text
 from ftcheck.memory.measurement import this_card
 from ftcheck.memory.prediction import predict_many
 from ftcheck.memory.vram_report import VramReport
-from ftcheck.pipeline.folder import write_text
 from ftcheck.pipeline.progress import Progress
 from ftcheck.recipe import Recipe, dump_recipe, load_recipe
 

@@ -6,7 +6,7 @@ import io
 import json
 from pathlib import Path
 
-from ftcheck.pipeline.folder import write_bytes
+from ftcheck.files import write_bytes
 
 __all__ = ["draw_loss_curve"]
 

@@ -16,7 +16,6 @@ runs/quickstart-1/
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -26,40 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftcheck.errors import DiskError, InputError, ResumeRefused
+from ftcheck.errors import InputError, ResumeRefused
+from ftcheck.files import disk_error, write_text
 
-__all__ = ["Checkpoint", "RunFolder", "write_bytes", "write_text"]
+__all__ = ["Checkpoint", "RunFolder"]
 
 _PREFIX = "checkpoint-"
-
-
-def write_text(file: Path, text: str) -> None:
-    """`write_bytes` of a text in UTF-8."""
-    write_bytes(file, text.encode("utf-8"))
-
-
-def write_bytes(file: Path, content: bytes) -> None:
-    """Write a file beside and rename it: the file is as before, or complete.
-
-    Raises:
-        DiskError: No space, no permission, or another refusal of the operating system.
-    """
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise disk_error(error, file) from error
-
-
-def disk_error(error: OSError, file: Path) -> DiskError:
-    """The refusal of the operating system in one sentence."""
-    next_step = {
-        errno.ENOSPC: "Free some space, or choose another place with --output-dir.",
-        errno.EDQUOT: "Free some space, or choose another place with --output-dir.",
-    }.get(error.errno or 0, "Choose a place that you may write to with --output-dir.")
-    return DiskError(f"{file} cannot be written: {error.strerror or error}.", next_step=next_step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ftcheck import environment
 from ftcheck.errors import InputError
+from ftcheck.files import write_text
 from ftcheck.pipeline import processes
 from ftcheck.pipeline.adapter import wrap
 from ftcheck.pipeline.availability import disk_refusals
@@ -17,7 +18,7 @@ from ftcheck.pipeline.data import load_data
 from ftcheck.pipeline.defaults import with_defaults
 from ftcheck.pipeline.devices import choose_device
 from ftcheck.pipeline.fine_tuning import FineTuning, Interrupted, Session
-from ftcheck.pipeline.folder import Checkpoint, RunFolder, write_text
+from ftcheck.pipeline.folder import Checkpoint, RunFolder
 from ftcheck.pipeline.generation import check_prompts
 from ftcheck.pipeline.library_bugs import LibraryBug, Situation, active_bugs
 from ftcheck.pipeline.model import load_base

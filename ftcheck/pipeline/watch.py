@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from ftcheck.pipeline.folder import write_text
+from ftcheck.files import write_text
 from ftcheck.pipeline.progress import Progress
 
 if TYPE_CHECKING:

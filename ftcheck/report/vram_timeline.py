@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from ftcheck.errors import DiskError, InputError
+from ftcheck.errors import InputError
+from ftcheck.files import written_beside
 from ftcheck.memory.allocator import AllocatorSettings
 from ftcheck.memory.replay import ReplayResult
 from ftcheck.memory.snapshot import save_torch_snapshot
@@ -17,7 +18,7 @@ from ftcheck.report.vram_timeline_png import timeline_png
 from ftcheck.report.vram_timeline_series import Series
 from ftcheck.report.vram_timeline_svg import timeline_svg
 
-__all__ = ["TIMELINE_SUFFIXES", "write_timeline"]
+__all__ = ["TIMELINE_SUFFIXES", "check_suffix", "write_timeline"]
 
 TIMELINE_SUFFIXES: Final = {
     ".html": "a page",
@@ -28,6 +29,13 @@ TIMELINE_SUFFIXES: Final = {
     ".jsonl": "the trace",
 }
 """What `write_timeline` writes, by the suffix of the file."""
+
+_DRAWINGS: Final[Mapping[str, Callable[[Series], bytes]]] = {
+    ".html": lambda series: timeline_page(series).encode("utf-8"),
+    ".svg": lambda series: timeline_svg(series).encode("utf-8"),
+    ".png": timeline_png,
+}
+_NEXT_STEP: Final = "Choose a place that exists, has space and that you may write to."
 
 
 def write_timeline(
@@ -59,40 +67,29 @@ def write_timeline(
         DiskError: The operating system refused to write.
     """
     file = Path(path)
+    check_suffix(file)
     suffix = file.suffix.lower()
-    if suffix not in TIMELINE_SUFFIXES:
-        known = ", ".join(f"{name} ({what})" for name, what in TIMELINE_SUFFIXES.items())
-        raise InputError(
-            f"{file}: got {f'the suffix {suffix}' if suffix else 'no suffix'}, expected one of "
-            f"{known}",
-            next_step=f"Name a file such as {file.with_suffix('.html')}",
-        )
-    if suffix in (".json", ".jsonl"):
-        _write(file, trace.save)
-    elif suffix == ".pickle":
-        _write(file, lambda partial: save_torch_snapshot(trace, partial, settings, budget_bytes))
-    else:
-        series = Series.of(trace, replayed, title=title, budget_bytes=budget_bytes)
-        content = (
-            timeline_png(series)
-            if suffix == ".png"
-            else (timeline_svg if suffix == ".svg" else timeline_page)(series).encode("utf-8")
-        )
-        _write(file, lambda partial: _put(partial, content))
+    with written_beside(file, _NEXT_STEP) as partial:
+        if suffix in (".json", ".jsonl"):
+            trace.save(partial)
+        elif suffix == ".pickle":
+            save_torch_snapshot(trace, partial, settings, budget_bytes)
+        else:
+            series = Series.of(trace, replayed, title=title, budget_bytes=budget_bytes)
+            partial.write_bytes(_DRAWINGS[suffix](series))
 
 
-def _put(file: Path, content: bytes) -> None:
-    file.write_bytes(content)
+def check_suffix(file: Path) -> None:
+    """Refuse a file whose suffix says nothing that `write_timeline` writes.
 
-
-def _write(file: Path, write: Callable[[Path], None]) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DiskError(
-            f"{file} cannot be written: {error.strerror or error}.",
-            next_step="Choose a place that exists, has space and that you may write to.",
-        ) from error
+    Raises:
+        InputError: The suffix is none of `TIMELINE_SUFFIXES`.
+    """
+    suffix = file.suffix.lower()
+    if suffix in TIMELINE_SUFFIXES:
+        return
+    known = ", ".join(f"{name} ({what})" for name, what in TIMELINE_SUFFIXES.items())
+    raise InputError(
+        f"{file}: got {f'the suffix {suffix}' if suffix else 'no suffix'}, expected one of {known}",
+        next_step=f"Name a file such as {file.with_suffix('.html')}",
+    )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from ftcheck.memory.allocator import AllocatorSettings
@@ -23,19 +22,11 @@ from ftcheck.memory.snapshot import (
     trace_from_snapshot,
 )
 from ftcheck.memory.trace import Tags, Trace, TraceRecorder
+from tests.memory.test_replay import FEW, SETTINGS
 from tests.memory.test_trace import traces
 
 MIB = 1024**2
-SETTINGS = st.sampled_from(
-    [
-        AllocatorSettings(),
-        AllocatorSettings(expandable_segments=True),
-        AllocatorSettings(max_split_size_bytes=20 * MIB),
-        AllocatorSettings(roundup_power2_divisions=(4,) * 16),
-    ]
-)
 CAPACITIES = st.none() | st.integers(0, 300).map(lambda amount: amount * MIB)
-FEW = examples(max_examples=60, deadline=None)
 WEIGHT = Tags(phase="load", category="base weights", op="aten::empty", module="wte.weight")
 LOGITS = Tags(phase="step 1", category="logits and loss", op="aten::mm", module="lm_head (Linear)")
 VIEWER = {

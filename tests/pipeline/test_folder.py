@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from ftcheck.errors import InputError, ResumeRefused
+from ftcheck.files import write_text
 from ftcheck.pipeline import RunFolder, run
-from ftcheck.pipeline.folder import is_complete, write_text
+from ftcheck.pipeline.folder import is_complete
 from tests.helpers.recipes import small_recipe
 
 
