@@ -22,7 +22,7 @@ ROOMS: dict[str, list[str]] = {
     "assets": [*BASE, "recipe"],
     "pipeline": [*BASE, "recipe", "assets"],
     "memory": ["errors", "units"],
-    "memory.vgpu": ["errors", "memory.trace"],
+    "memory.vgpu": ["errors", "memory.trace", "memory.categories"],
     "memory.__init__": ["memory", "memory.prediction", "memory.measurement"],
     "memory.budget": [*BASE, "recipe", "memory"],
     "memory.stand_in": RUNS,

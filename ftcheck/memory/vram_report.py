@@ -10,12 +10,12 @@ from typing import Any, Final, Literal
 
 from ftcheck.memory.allocator import AllocatorSettings
 from ftcheck.memory.cards import Card
+from ftcheck.memory.categories import ACTIVATIONS, OTHER
 from ftcheck.memory.replay import PhasePeak, ReplayResult, replay, smallest_card
 from ftcheck.memory.trace import Event, Trace
 
 __all__ = ["Block", "Failure", "Holding", "Peak", "VramReport", "report_on"]
 
-_ACTIVATIONS: Final = "saved activations"
 _KIND: Final = re.compile(r"\((\w+)\)$")
 _LARGEST: Final = 10
 
@@ -219,11 +219,11 @@ def _peak(trace: Trace, index: int) -> Peak | None:
     tags = trace[index].tags
     kinds: Counter[str] = Counter()
     for event in alive:
-        if event.tags.category == _ACTIVATIONS:
+        if event.tags.category == ACTIVATIONS:
             kinds[_kind(event)] += event.size_bytes
     categories: Counter[str] = Counter()
     for event in alive:
-        categories[event.tags.category or "other"] += event.size_bytes
+        categories[event.tags.category or OTHER] += event.size_bytes
     largest = sorted(alive, key=lambda event: event.size_bytes, reverse=True)[:_LARGEST]
     return Peak(
         phase=tags.phase,
@@ -234,7 +234,7 @@ def _peak(trace: Trace, index: int) -> Peak | None:
         blocks=tuple(
             Block(
                 size_bytes=event.size_bytes,
-                category=event.tags.category or "other",
+                category=event.tags.category or OTHER,
                 op=event.tags.op,
                 module=event.tags.module,
                 phase=event.tags.phase,

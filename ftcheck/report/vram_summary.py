@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ftcheck.memory.categories import ACTIVATIONS
 from ftcheck.memory.vram_report import Holding, VramReport
 from ftcheck.units import format_bytes, format_count, format_seconds
 
@@ -84,7 +85,7 @@ def _peak(report: VramReport) -> str:
     rows: list[tuple[str, ...]] = []
     for holding in peak.holdings:
         rows.append(_holding(holding, report.peak_allocated_bytes))
-        if holding.name == "saved activations":
+        if holding.name == ACTIVATIONS:
             rows += [
                 _holding(kind, report.peak_allocated_bytes, "  ")
                 for kind in peak.activations[:_MOST_KINDS]

@@ -6,23 +6,34 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from ftcheck.memory.categories import (
+    ACTIVATIONS,
+    ADAPTERS,
+    GRADIENTS,
+    INPUTS,
+    LOGITS,
+    OPTIMIZER,
+    OTHER,
+    QUANTIZATION,
+    WEIGHTS,
+    WORKSPACES,
+)
 from ftcheck.memory.replay import ReplayResult
 from ftcheck.memory.trace import Event, Tags, Trace
 from ftcheck.units import format_bytes
 
-__all__ = ["COLOURS", "OTHER", "PARTS", "Band", "Moment", "Series", "Tick", "category", "ticks"]
+__all__ = ["COLOURS", "PARTS", "Band", "Moment", "Series", "Tick", "category", "ticks"]
 
-OTHER: Final = "other"
 COLOURS: Final = {
-    "base weights": "#4269d0",
-    "quantization state": "#97bbf5",
-    "adapters": "#a463f2",
-    "optimizer state": "#3ca951",
-    "gradients": "#6cc5b0",
-    "inputs": "#9c6b4e",
-    "saved activations": "#efb118",
-    "logits and loss": "#ff725c",
-    "workspaces": "#ff8ab7",
+    WEIGHTS: "#4269d0",
+    QUANTIZATION: "#97bbf5",
+    ADAPTERS: "#a463f2",
+    OPTIMIZER: "#3ca951",
+    GRADIENTS: "#6cc5b0",
+    INPUTS: "#9c6b4e",
+    ACTIVATIONS: "#efb118",
+    LOGITS: "#ff725c",
+    WORKSPACES: "#ff8ab7",
     OTHER: "#9498a0",
 }
 """Categories from the bottom of the stack to its top: what stays, then what comes and goes.

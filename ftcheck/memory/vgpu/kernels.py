@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 
+from ftcheck.memory.categories import INPUTS, WEIGHTS, WORKSPACES
 from ftcheck.memory.vgpu.arguments import (
     cache_key,
     check_devices,
@@ -26,7 +27,7 @@ from ftcheck.memory.vgpu.arguments import (
 )
 from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.errors import Unmeasured
-from ftcheck.memory.vgpu.record import INPUTS, WEIGHTS, WORKSPACES, Recorder
+from ftcheck.memory.vgpu.record import Recorder
 from ftcheck.memory.vgpu.values import Values
 from ftcheck.memory.vgpu.workspaces import PRODUCTS, Workspaces
 

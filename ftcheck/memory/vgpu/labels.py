@@ -14,14 +14,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ftcheck.memory.vgpu.record import (
-    ADAPTERS,
-    GRADIENTS,
-    OPTIMIZER,
-    QUANTIZATION,
-    WEIGHTS,
-    Recorder,
-)
+from ftcheck.memory.categories import ADAPTERS, GRADIENTS, OPTIMIZER, QUANTIZATION, WEIGHTS
+from ftcheck.memory.vgpu.record import Recorder
 
 __all__ = ["Labels"]
 

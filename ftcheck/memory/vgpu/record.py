@@ -7,41 +7,17 @@ optimizer) is often known only after it was allocated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import torch
 
+from ftcheck.memory.categories import ACTIVATIONS, LOGITS, OTHER
 from ftcheck.memory.trace import Tags, Trace, TraceRecorder
 from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.places import Places
 from ftcheck.memory.vgpu.storage import Heap, base_address
 from ftcheck.memory.vgpu.values import Values
 
-__all__ = [
-    "ACTIVATIONS",
-    "ADAPTERS",
-    "GRADIENTS",
-    "INPUTS",
-    "LOGITS",
-    "OPTIMIZER",
-    "OTHER",
-    "QUANTIZATION",
-    "WEIGHTS",
-    "WORKSPACES",
-    "Record",
-    "Recorder",
-]
-
-WEIGHTS: Final = "base weights"
-ADAPTERS: Final = "adapters"
-QUANTIZATION: Final = "quantization state"
-GRADIENTS: Final = "gradients"
-OPTIMIZER: Final = "optimizer state"
-ACTIVATIONS: Final = "saved activations"
-LOGITS: Final = "logits and loss"
-INPUTS: Final = "inputs"
-WORKSPACES: Final = "workspaces"
-OTHER: Final = "other"
+__all__ = ["Record", "Recorder"]
 
 
 class Record:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ftcheck.memory.categories import WEIGHTS
 from ftcheck.memory.vgpu.device import DEVICE_TYPE, device
-from ftcheck.memory.vgpu.record import WEIGHTS, Recorder
+from ftcheck.memory.vgpu.record import Recorder
 
 __all__ = ["keep_parameters", "materialize"]
 

@@ -18,7 +18,8 @@ from typing import Final
 
 import torch
 
-from ftcheck.memory.vgpu.record import WORKSPACES, Recorder
+from ftcheck.memory.categories import WORKSPACES
+from ftcheck.memory.vgpu.record import Recorder
 
 __all__ = ["PRODUCTS", "Workspaces", "workspace_bytes"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ftcheck.memory.categories import WORKSPACES
 from ftcheck.memory.vgpu import Result, run
-from ftcheck.memory.vgpu.record import WORKSPACES
 from tests.memory.vgpu import jobs, probes
 
 USUAL = 8_519_680
