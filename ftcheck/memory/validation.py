@@ -27,6 +27,7 @@ __all__ = ["GOALS", "GRID", "Configuration", "Outcome", "Row", "configurations",
 
 _VERDICT_VRAM: Final = "8 GiB"
 """The budget whose verdicts are compared: that of the reference card."""
+_OWN_WORDS: Final = "ftcheck: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,9 +239,15 @@ def _measured(recipe: Recipe) -> dict[str, Any] | str:
             check=False,
         )
     if answer.returncode not in (0, 1):
-        return answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "no answer"
+        return _reason(answer.stderr)
     found: dict[str, Any] = json.loads(answer.stdout)
     return found
+
+
+def _reason(said: str) -> str:
+    """The line in which the command says what went wrong; its next step follows behind that."""
+    lines = [line for line in said.splitlines() if line.startswith(_OWN_WORDS)]
+    return lines[-1].removeprefix(_OWN_WORDS) if lines else "no answer"
 
 
 def _row(

@@ -7,8 +7,14 @@ from collections import Counter
 
 import pytest
 
+from ftcheck.memory.cards import from_vram
 from ftcheck.memory.prediction import predict_many
+from ftcheck.memory.trace import Tags, TraceRecorder
 from ftcheck.memory.validation import GRID, Row, configurations, summarize
+from ftcheck.memory.validation import _measured as measured_by_command
+from ftcheck.memory.validation import _row as made_row
+from ftcheck.memory.vgpu import Unmeasured
+from ftcheck.memory.vram_report import report_on
 from ftcheck.recipe import Arguments
 
 MIB = 1024**2
@@ -107,3 +113,43 @@ def test_every_configuration_can_be_predicted() -> None:
         if isinstance(outcome, Exception)
     }
     assert not failed
+
+
+def test_a_row_takes_each_figure_from_its_side() -> None:
+    configuration = GRID[0]
+    trace = TraceRecorder()
+    trace.allocate(0, 100 * MIB, Tags(phase="load"))
+    predicted = report_on(trace.finish(), subject="small", card=from_vram(8 * 1024 * MIB))
+    measured = {
+        "peak_allocated_bytes": 90 * MIB,
+        "peak_reserved_bytes": 110 * MIB,
+        "fits": False,
+    }
+    assert made_row(configuration, predicted, measured) == Row(
+        name=configuration.name,
+        predicted_allocated_bytes=100 * MIB,
+        measured_allocated_bytes=90 * MIB,
+        predicted_reserved_bytes=100 * MIB,
+        measured_reserved_bytes=110 * MIB,
+        predicted_fits=True,
+        measured_fits=False,
+    )
+
+
+def test_what_is_missing_is_said_in_the_row() -> None:
+    predicted = report_on(TraceRecorder().finish(), subject="small", card=None)
+    failed = made_row(GRID[0], Unmeasured("aten::nonzero", "its size is unknown"), {})
+    assert failed.problem == "predicted: unmeasured: aten::nonzero: its size is unknown"
+    assert made_row(GRID[0], predicted, "no card").problem == "measured: no card"
+    with pytest.raises(ZeroDivisionError):  # no error of ours: it is not hidden in a table
+        made_row(GRID[0], ZeroDivisionError(), {})
+
+
+def test_a_measuring_process_that_refuses_is_quoted() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a card: tests/gpu measure on it")
+    said = measured_by_command(configurations()[0][1])
+    assert isinstance(said, str)
+    assert said.startswith("error: --measure needs a CUDA card; torch ")
