@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 
-from ftcheck.memory.vgpu import run
+from ftcheck.memory.vgpu import Call, Result
+from tests.helpers.vgpu_runs import run_all
 from tests.memory.vgpu import probes
-
-
-@pytest.mark.parametrize("half", ["float16", "bfloat16"])
-def test_results_have_the_dtypes_of_cuda(half: str) -> None:
-    """https://pytorch.org/docs/stable/amp.html#cuda-op-specific-behavior"""
-    seen = run(probes.autocast, half).value
-    lower = ("linear", "matmul", "bmm", "attention", "gelu")
-    single = ("softmax", "log_softmax", "layer_norm", "cross_entropy", "sum", "pow", "norm")
-    assert {seen[name] for name in lower} == {half}
-    assert {seen[name] for name in (*single, "add", "addcmul", "embedding")} == {"float32"}
-    assert seen["second cast"] == 0
-    assert seen["let go"] == 8 * 8 * 2
-    assert "unsafe to autocast" in seen["banned"]
-
 
 EXPECTED = {
     (7, 5): {
@@ -51,9 +39,36 @@ EXPECTED = {
 }  # fmt: skip
 """By the conditions of sdp_utils.cpp; 0.1 is no multiple of 1/16, which cuDNN wants."""
 
+HALVES = ("float16", "bfloat16")
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    """`ftcheck.memory.vgpu.run`, of the calls of this module, which are made together."""
+    return run_all(
+        [
+            *(Call(probes.autocast, (half,)) for half in HALVES),
+            *(Call(probes.kernels, (), {}, capability) for capability in EXPECTED),
+        ]
+    )
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_results_have_the_dtypes_of_cuda(run: Run, half: str) -> None:
+    """https://pytorch.org/docs/stable/amp.html#cuda-op-specific-behavior"""
+    seen = run(probes.autocast, half).value
+    lower = ("linear", "matmul", "bmm", "attention", "gelu")
+    single = ("softmax", "log_softmax", "layer_norm", "cross_entropy", "sum", "pow", "norm")
+    assert {seen[name] for name in lower} == {half}
+    assert {seen[name] for name in (*single, "add", "addcmul", "embedding")} == {"float32"}
+    assert seen["second cast"] == 0
+    assert seen["let go"] == 8 * 8 * 2
+    assert "unsafe to autocast" in seen["banned"]
+
 
 @pytest.mark.parametrize("capability", sorted(EXPECTED))
-def test_attention_takes_the_kernel_of_the_card(capability: tuple[int, int]) -> None:
+def test_attention_takes_the_kernel_of_the_card(run: Run, capability: tuple[int, int]) -> None:
     seen: dict[str, Literal["flash", "efficient", "cudnn", "math"]] = run(
         probes.kernels, capability=capability
     ).value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ftcheck.memory import vgpu
+from ftcheck.memory.vgpu import Call
 from ftcheck.memory.vgpu.workspaces import workspace_bytes
+from tests.helpers.vgpu_runs import run_all, workspaces
 from tests.memory.vgpu import jobs
 
 
@@ -24,17 +25,11 @@ def test_the_environment_decides() -> None:
     assert workspace_bytes((8, 9), {"CUBLAS_WORKSPACE_CONFIG": "nonsense"}) == 8_519_680
 
 
-def workspaces(result: vgpu.Result) -> list[tuple[str, int]]:
-    return [
-        (event.tags.phase, event.size_bytes)
-        for event in result.trace
-        if event.action == "alloc" and event.tags.op == "cuBLAS workspace"
-    ]
-
-
 def test_training_has_two_and_inference_one() -> None:
-    training = vgpu.run(jobs.train, steps=2, accumulation=1, config={"n_layer": 2})
+    arguments = {"steps": 2, "accumulation": 1, "config": {"n_layer": 2}}
+    run = run_all([Call(jobs.train, (), arguments), Call(jobs.evaluate, (), {}, (9, 0))])
+    training = run(jobs.train, **arguments)
     assert workspaces(training) == [("step 1", 8_519_680)] * 2
     assert training.alive_bytes == 0
-    inference = vgpu.run(jobs.evaluate, capability=(9, 0))
+    inference = run(jobs.evaluate, capability=(9, 0))
     assert workspaces(inference) == [("eval", 33_554_432)]
