@@ -2,21 +2,21 @@
 
 The choice mirrors `select_sdp_backend` of `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`;
 what is done to masks and odd head sizes before mirrors `scaled_dot_product_attention` of
-`aten/src/ATen/native/transformers/attention.cpp`. Buffers inside of the kernels, which meta kernels
-do not show, are those of `flash_attn/flash_api.cpp` (`mha_fwd`, `mha_bwd`), and of
-`attention_backward.cu` and `mem_eff_attention/kernel_backward.h`, all of torch 2.13.
+`aten/src/ATen/native/transformers/attention.cpp`, both of torch 2.13. What kernels allocate beside
+their results is in `attention_buffers`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
 import torch
 
+from ftcheck.memory.vgpu import attention_buffers
+from ftcheck.memory.vgpu.chip import Chip
 from ftcheck.memory.vgpu.kernels import Kernels
-from ftcheck.memory.vgpu.scratch import multiprocessors
 
 __all__ = ["Attention", "Choice"]
 
@@ -32,15 +32,14 @@ class Attention:
     """Attention of a card.
 
     Args:
-        capability: Compute capability.
+        chip: Of the card.
         kernels: Where the kernels of forward and backward passes are run.
         assume: Told what had to be assumed.
     """
 
-    def __init__(
-        self, capability: tuple[int, int], kernels: Kernels, assume: Callable[[str], None]
-    ) -> None:
-        self.capability = capability
+    def __init__(self, chip: Chip, kernels: Kernels, assume: Callable[[str], None]) -> None:
+        self.chip = chip
+        self.capability = chip.capability
         self.kernels = kernels
         self.assume = assume
 
@@ -50,16 +49,7 @@ class Attention:
         aten.impl(_SDPA, self.attend, "AutogradPrivateUse1")
         aten.impl(_SDPA, self.attend, "PrivateUse1")  # inference mode has no autograd key
         _kept.append(aten)
-        beside, processors = self.kernels.beside, multiprocessors(self.capability)
-        beside(
-            _ATEN._scaled_dot_product_flash_attention.default,
-            lambda args: _flash_splits(args, processors),
-        )
-        beside(
-            _ATEN._scaled_dot_product_flash_attention_backward.default,
-            lambda args: _flash_buffers(args, processors),
-        )
-        beside(_ATEN._scaled_dot_product_efficient_attention_backward.default, _efficient_buffers)
+        attention_buffers.install(self.kernels, self.chip)
 
     def attend(
         self,
@@ -225,78 +215,3 @@ def _additive_mask(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -
 def _repeated(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     """Keys or values of grouped heads, one for each head of the query."""
     return tensor.repeat_interleave(heads // tensor.shape[1], dim=1)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
-
-
-def _head_rounded(head: int) -> int:
-    return _round_up(head, 32) if head <= 192 else 256
-
-
-def _flash_splits(args: Sequence[Any], processors: int) -> dict[str, int]:
-    """`set_params_splitkv`: few queries have their keys split, and the parts summed in fp32.
-
-    After `flash_api.cpp` at pytorch 03b7c19; torch 2.13 has the same two functions by name.
-    """
-    query, key = args[0], args[1]
-    batch, heads, length, head = query.shape
-    if len(args) > 3 and args[3]:  # splitting is not implemented for dropout
-        return {}
-    if length == 1 and heads > key.shape[1]:  # seqlenq_ngroups_swapped
-        length, heads = heads // key.shape[1], key.shape[1]
-    block = 256 if head <= 64 else 128 if head <= 128 else 64
-    splits = _splits(batch * heads * -(-length // 64), 2 * processors, -(-key.shape[2] // block))
-    if splits == 1:
-        return {}
-    parts = splits * batch * heads * length * 4
-    return {"softmax_lse_accum": parts, "out_accum": parts * _head_rounded(head)}
-
-
-def _splits(units: int, slots: int, blocks: int) -> int:
-    """`num_splits_heuristic`: the fewest splits that keep the card busy to 85 % of the best."""
-    if units >= 0.8 * slots:
-        return 1
-    fullness: dict[int, float] = {}
-    for splits in range(1, min(128, slots, blocks) + 1):
-        if splits == 1 or -(-blocks // splits) != -(-blocks // (splits - 1)):
-            waves = units * splits / slots
-            fullness[splits] = waves / math.ceil(waves)
-    best = max(fullness.values())
-    return next(splits for splits, full in fullness.items() if full >= 0.85 * best)
-
-
-def _flash_buffers(args: Sequence[Any], processors: int) -> dict[str, int]:
-    """`mha_bwd`: `softmax_d` and `dq_accum` are fp32; grouped heads get expanded dk and dv.
-
-    Where algorithms must be deterministic, `dq_accum` is there once for each split.
-    """
-    query, key = args[1], args[2]
-    batch, heads, length, head = query.shape
-    rounded = _round_up(length, 128)
-    splits = 1
-    if torch.are_deterministic_algorithms_enabled() and (
-        not torch.is_deterministic_algorithms_warn_only_enabled()
-    ):
-        splits = -(-processors // (batch * heads))
-    buffers = {
-        "softmax_d": batch * heads * rounded * 4,
-        "dq_accum": splits * batch * rounded * heads * _head_rounded(head) * 4,
-    }
-    if key.shape[1] != heads:
-        expanded = batch * key.shape[2] * heads * head * query.dtype.itemsize
-        buffers |= {"dk_expanded": expanded, "dv_expanded": expanded}
-    return buffers
-
-
-def _efficient_buffers(args: Sequence[Any]) -> dict[str, int]:
-    """`_efficient_attention_backward`: `delta`, and for halves the fp32 sums of dq."""
-    query = args[1]
-    batch, heads, length, head = query.shape
-    buffers = {"delta": batch * heads * length * 4}
-    if query.dtype in _HALVES:
-        # workspace_elements_gq: blocks of 64 queries by columns of 64, and a header of 8 words
-        blocks, columns = -(-length // 64), -(-head // 64)
-        buffers["workspace"] = batch * heads * blocks * columns * (64 * 64 + 8) * 4
-    return buffers

@@ -8,7 +8,7 @@ functions of `torch.cuda` that scripts ask are answered by the device's own modu
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -31,11 +31,11 @@ _PLACES: Final = frozenset({torch.Tensor.to, torch.Tensor.cuda})
 _entered: list[TorchFunctionMode] = []
 
 
-def as_cuda(multiprocessors: int = 36) -> None:
+def as_cuda(processors: Callable[[], int]) -> None:
     """Let `cuda` mean the virtual GPU, for the rest of the process.
 
     Args:
-        multiprocessors: What `get_device_properties` says of the card.
+        processors: Multiprocessors of the card, for `get_device_properties`.
     """
     if _entered:
         return
@@ -47,7 +47,7 @@ def as_cuda(multiprocessors: int = 36) -> None:
         name=module.get_device_name(),
         major=major,
         minor=minor,
-        multi_processor_count=multiprocessors,
+        multi_processor_count=processors(),
     )
     for kind in (torch.autocast, torch.amp.GradScaler):
         _rename(kind)

@@ -7,8 +7,17 @@ from pathlib import Path
 from torch import nn
 
 from ftcheck.memory.trace import Trace
-from ftcheck.memory.vgpu import autocast, device, facade, libraries, scratch, tensors
+from ftcheck.memory.vgpu import (
+    autocast,
+    device,
+    facade,
+    libraries,
+    reductions,
+    scratch,
+    tensors,
+)
 from ftcheck.memory.vgpu.attention import Attention
+from ftcheck.memory.vgpu.chip import Chip
 from ftcheck.memory.vgpu.kernels import Kernels
 from ftcheck.memory.vgpu.labels import Labels
 from ftcheck.memory.vgpu.places import Places
@@ -35,15 +44,17 @@ class VirtualGpu:
         self.device = device.device()
         self.assumptions: list[str] = []
         self.phase_file: Path | None = None
+        chip = self.chip = Chip(capability, self.assume)
         self.places = Places()
         self.values = Values(self.assume)
         self.recorder = Recorder(self.places, self.values)
         self.workspaces = Workspaces(self.recorder, capability)
         self.kernels = Kernels(self.recorder, self.values, self.workspaces)
-        self.attention = Attention(capability, self.kernels, self.assume)
+        self.attention = Attention(chip, self.kernels, self.assume)
         self.labels = Labels(self.recorder)
         self.attention.install()
-        scratch.install(self.kernels, capability)
+        scratch.install(self.kernels, chip)
+        reductions.install(self.kernels, chip)
         self.kernels.install()
         autocast.install()
         self.places.install()
@@ -68,7 +79,7 @@ class VirtualGpu:
 
     def as_cuda(self) -> None:
         """Let `cuda` mean this device, for the rest of the process."""
-        facade.as_cuda()
+        facade.as_cuda(self.chip.processors)
 
     def materialize(self, model: nn.Module) -> nn.Module:
         """Put a model that was built under `torch.device("meta")` on the card, in place.

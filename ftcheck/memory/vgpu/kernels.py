@@ -31,15 +31,17 @@ from ftcheck.memory.vgpu.record import Recorder
 from ftcheck.memory.vgpu.values import Values
 from ftcheck.memory.vgpu.workspaces import PRODUCTS, Workspaces
 
-__all__ = ["Handler", "Kernels"]
+__all__ = ["Buffers", "Handler", "Kernels"]
 
 Handler = Callable[[Sequence[Any], dict[str, Any]], Any]
+Buffers = Callable[[Sequence[Any], dict[str, Any]], dict[str, int]]
 
 _ATEN: Final = torch.ops.aten
 _META_KEY: Final = torch._C.DispatchKey.Meta
 _OWN_KERNELS_ON_CUDA: Final = (
     "native_layer_norm", "native_group_norm", "addr", "_stack", "all.dims", "any.dims",
     "silu_backward", "mish_backward", "_linalg_check_errors", "_foreach_norm.Scalar",
+    "_fused_rms_norm",
 )  # fmt: skip
 """Operations that torch composes for a device without a kernel, and that have a kernel on CUDA
 (aten/src/ATen/native/native_functions.yaml; found by asking the dispatcher of torch 2.13)."""
@@ -64,6 +66,7 @@ class Kernels:
         self.unmeasured: Unmeasured | None = None
         """The first operation that could not be run."""
         self._handlers: dict[Any, Handler] = {}
+        self._after: dict[Any, list[Handler]] = {}
         self._shapes: dict[Any, Any] = {}
         self._libraries: list[torch.library.Library] = []
         self.special: dict[Any, Handler] = {
@@ -117,39 +120,38 @@ class Kernels:
         """Run an operation whose results are new tensors."""
         return self._functional(op, op._schema.name, args, kwargs)
 
-    def beside(self, op: Any, buffers: Callable[[Sequence[Any]], dict[str, int]]) -> None:
+    def beside(self, op: Any, buffers: Buffers) -> None:
         """Let a kernel allocate what meta kernels do not show, and free it again.
 
         Args:
-            op: An operation whose results are new tensors.
+            op: What arrives here, such as an `out=` variant; a second time for buffers that come
+                when those of the first are gone.
             buffers: Name and bytes of each buffer, by the arguments.
         """
         allocate, name = self.recorder.allocate, op._schema.name
 
-        def run(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-            results = self.functional(op, args, kwargs)
+        def take(args: Sequence[Any], kwargs: dict[str, Any]) -> None:
             taken = [
                 allocate((size_bytes,), (1,), torch.uint8, f"{name} ({buffer})", WORKSPACES)
-                for buffer, size_bytes in buffers(args).items()
+                for buffer, size_bytes in buffers(args, kwargs).items()
             ]
             del taken
-            return results
 
-        self.special[op] = run
+        self._after.setdefault(op, []).append(take)
 
     # ------------------------------------------------------------------ choice of the handler
 
     def _make(self, op: Any) -> Handler:
-        handler = self._choose(op)
-        return self._product(handler) if op._schema.name in PRODUCTS else handler
-
-    def _product(self, handler: Handler) -> Handler:
-        """A kernel of cuBLAS: its result is allocated first, then the workspace if need be."""
-        product = self.workspaces.product
+        handler, after = self._choose(op), list(self._after.get(op, ()))
+        if op._schema.name in PRODUCTS:  # the result is allocated first, then the workspace
+            after.append(self.workspaces.product)
+        if not after:
+            return handler
 
         def run(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
             result = handler(args, kwargs)
-            product()
+            for take in after:
+                take(args, kwargs)
             return result
 
         return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -99,16 +98,22 @@ def keep_parameters() -> None:
 
 
 def _swapped(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
-    """The old parameter with what the new one holds; the new one, if somebody watches the old.
+    """The old parameter with what the new one holds, a gradient included.
 
-    `torch.utils.swap_tensors` refuses tensors with weak references and those that a graph holds.
+    It does what `torch.utils.swap_tensors` does, which refuses tensors with weak references; those
+    stay good here, since nobody has any to the new one. A tensor that a graph holds cannot be
+    swapped: the new parameter is returned.
     """
-    if old is new or type(old) is not type(new) or weakref.getweakrefs(old):
+    both: Any = (old, new)
+    held = any(parameter._use_count() > 1 for parameter in both)
+    if old is new or type(old) is not type(new) or held:
         return new
-    try:
-        torch.utils.swap_tensors(old, new)
-    except RuntimeError:
-        return new
+    new._backward_hooks = old._backward_hooks
+    after: Any = getattr(old, "_post_accumulate_grad_hooks", None)
+    if after is not None:
+        new._post_accumulate_grad_hooks = after
+    old.__dict__, new.__dict__ = new.__dict__, old.__dict__
+    torch._C._swap_tensor_impl(old, new)
     return old
 
 

@@ -6,15 +6,16 @@ pass (and what it recomputes of checkpoints) on autograd's thread of the device:
 training, one in inference. They stay until the process ends; `empty_cache` leaves them alone.
 
 cuBLASLt takes the same one by default since pytorch#168175. Not modelled: other streams, and
-`TORCH_CUBLASLT_UNIFIED_WORKSPACE=0`, which would give it its own.
+`TORCH_CUBLASLT_UNIFIED_WORKSPACE=0`, which would give it one of 1 MiB of its own. The products of
+bitsandbytes in int8 have a handle and no workspace (`igemmlt` of its `csrc/ops.cu`).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import torch
 
@@ -26,6 +27,7 @@ __all__ = ["PRODUCTS", "Workspaces", "workspace_bytes"]
 PRODUCTS: Final = frozenset({
     "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addbmm", "aten::mv",
     "aten::addmv", "aten::dot", "aten::vdot", "aten::_addmm_activation", "aten::_int_mm",
+    "aten::_scaled_mm",
 })  # fmt: skip
 """Operations that CUDA computes by cuBLAS or cuBLASLt."""
 
@@ -64,8 +66,10 @@ class Workspaces:
         self._size_bytes = -1
         self._held: dict[bool, torch.Tensor] = {}
 
-    def product(self) -> None:
-        """A product is computed: its thread has a workspace from now on."""
+    def product(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """A product was computed: its thread has a workspace from now on."""
+        if len(self._held) == 2:
+            return
         backward = self._recorder.places.in_backward()
         if backward not in self._held:
             if self._size_bytes < 0:  # as late as torch, since `enable_full_determinism` sets it

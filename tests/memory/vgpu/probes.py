@@ -12,6 +12,7 @@ __all__ = [
     "clipping",
     "configured_product",
     "embedding",
+    "kept",
     "kernels",
     "loop",
     "moves",
@@ -106,6 +107,47 @@ def moves(gpu: Any) -> dict[str, Any]:
         except RuntimeError as error:
             seen[name] = str(error)
     seen["scalar of the host"] = (torch.rand(3, device=gpu.device) * torch.tensor(2.0)).device.type
+    return seen
+
+
+def kept(gpu: Any) -> dict[str, Any]:
+    """A model that was trained on the host, watched and held by an optimizer, and then moved."""
+    import weakref
+
+    import torch
+    from torch import nn
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(100, 16)
+            self.head = nn.Linear(16, 100, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids: Any) -> Any:
+            return self.head(self.embed(ids))
+
+    model = Tied()
+    weight = model.head.weight
+    adam, watch, hooks = torch.optim.AdamW(model.parameters()), weakref.ref(weight), []
+    ids = torch.zeros(3, dtype=torch.long)
+    torch.autograd.backward(model(ids).sum())
+    hooks_of: Any = weight  # registering them has no types
+    hooks_of.register_hook(lambda _: hooks.append("gradient"))
+    hooks_of.register_post_accumulate_grad_hook(lambda _: hooks.append("accumulated"))
+    model.to(gpu.device)
+    seen: dict[str, Any] = {
+        "same": model.head.weight is weight and model.embed.weight is watch(),
+        "gradient": "none" if weight.grad is None else weight.grad.device.type,
+    }
+    torch.autograd.backward(model(ids.to(gpu.device)).sum())
+    adam.step()
+    seen["hooks"] = hooks
+    seen["state"] = adam.state[weight]["exp_avg"].device.type
+    adam.zero_grad()
+    seen["alive"] = gpu.recorder.alive_bytes()
+    model.cpu()
+    seen["back"] = (model.head.weight is weight, weight.device.type)
     return seen
 
 

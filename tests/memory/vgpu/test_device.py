@@ -50,6 +50,18 @@ def test_moving_keeps_ties_and_mixing_devices_raises() -> None:
     assert seen["scalar of the host"] == "vgpu"
 
 
+def test_parameters_stay_what_they_are_when_a_module_moves() -> None:
+    """As on CUDA: for ties, an optimizer made before, weak references, hooks and gradients."""
+    seen = run(probes.kept).value
+    matrix, workspaces = 100 * 16 * 4, 2 * 8_519_680
+    assert seen["same"]
+    assert seen["gradient"] == "vgpu"
+    assert seen["hooks"] == ["gradient", "accumulated"]
+    assert seen["state"] == "vgpu"
+    assert seen["alive"] == 3 * matrix + workspaces  # the weight and two moments
+    assert seen["back"] == (True, "cpu")
+
+
 def test_gradients_are_added_in_place_as_on_cuda() -> None:
     """Autograd adds in place only to what nobody else holds; watching must not hold it."""
     result = run(probes.accumulation)
