@@ -143,7 +143,10 @@ def test_ctrl_c_leaves_no_child_behind(tmp_path: Path) -> None:
     end = time.monotonic() + 60
     while worker is None and time.monotonic() < end:
         found = subprocess.run(
-            ["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=False
+            ["pgrep", "-P", str(running.pid), "-f", "vgpu.worker"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         worker = int(found.stdout.split()[0]) if found.stdout.split() else None
         time.sleep(0.05)
