@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftcheck.audit.check import check as check
+    from ftcheck.audit.preflight import Preflight as Preflight
+    from ftcheck.checks.finding import CheckReport as CheckReport
     from ftcheck.errors import FtcheckError as FtcheckError
     from ftcheck.errors import RecipeError as RecipeError
     from ftcheck.pipeline import RunFolder as RunFolder
@@ -22,11 +25,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CheckReport": "ftcheck.checks.finding",
     "FtcheckError": "ftcheck.errors",
+    "Preflight": "ftcheck.audit.preflight",
     "Recipe": "ftcheck.recipe",
     "RecipeError": "ftcheck.errors",
     "RunFolder": "ftcheck.pipeline",
     "RunResult": "ftcheck.pipeline",
+    "check": "ftcheck.audit.check",
     "dump_recipe": "ftcheck.recipe",
     "load_recipe": "ftcheck.recipe",
     "parse_recipe": "ftcheck.recipe",
@@ -34,11 +40,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "CheckReport",
     "FtcheckError",
+    "Preflight",
     "Recipe",
     "RecipeError",
     "RunFolder",
     "RunResult",
+    "check",
     "dump_recipe",
     "load_recipe",
     "parse_recipe",

@@ -33,12 +33,15 @@ ROOMS: dict[str, list[str]] = {
     "memory.what_if": RUNS,
     "memory.max_batch": RUNS,
     "memory.validation": RUNS,
-    "report": [*BASE, "pipeline.result", "memory"],
-    "cli": [*BASE, "recipe", "assets", "pipeline", "memory", "report"],
+    "checks": RUNS,
+    "checks.observe": [*RUNS, "memory.prediction", "checks"],
+    "audit": [*RUNS, "memory.stand_in", "memory.published", "checks", "checks.observe"],
+    "report": [*BASE, "pipeline.result", "memory", "checks.finding"],
+    "cli": [*BASE, "recipe", "assets", "pipeline", "memory", "checks", "audit", "report"],
 }
 """Room to the rooms that it may import from; `room.module` allows that module alone."""
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "bitsandbytes", "numpy"}
-HEAVY_ALLOWED = ("pipeline/watch.py", "memory/vgpu/")
+HEAVY_ALLOWED = ("pipeline/watch.py", "audit/preflight.py", "memory/vgpu/")
 """Callbacks are subclasses of transformers' own; the virtual GPU lives in a child process."""
 
 

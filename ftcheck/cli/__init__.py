@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from ftcheck import __version__
+from ftcheck.cli.check import check, explain
 from ftcheck.cli.describe import doctor, init, recipes
 from ftcheck.cli.generate import generate
 from ftcheck.cli.run import run
@@ -32,7 +33,7 @@ def group() -> None:
     """Is a Hugging Face fine-tuning recipe right, does it fit your card, what did a change do?"""
 
 
-for command in (run, vram, generate, init, recipes, doctor):
+for command in (run, check, vram, explain, generate, init, recipes, doctor):
     group.add_command(command)
 
 

@@ -17,7 +17,7 @@ from ftcheck.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["other_tokenizer", "own_tokenizer", "stand_in_model"]
+__all__ = ["configuration", "has_weights", "other_tokenizer", "own_tokenizer", "stand_in_model"]
 
 Assume = Callable[[str], None]
 
@@ -40,7 +40,7 @@ def stand_in_model(recipe: Recipe, folder: Path, assume: Assume) -> Recipe:
     import torch
     from transformers import AutoModelForCausalLM
 
-    config, stored = _configuration(recipe, assume)
+    config, stored = configuration(recipe, assume)
     wanted = stored if recipe.model.dtype == "auto" else recipe.model.dtype
     trust = recipe.model.trust_remote_code
     dtype = getattr(torch, wanted)
@@ -63,8 +63,15 @@ def stand_in_model(recipe: Recipe, folder: Path, assume: Assume) -> Recipe:
     return dataclasses.replace(recipe, model=model)
 
 
-def _configuration(recipe: Recipe, assume: Assume) -> tuple[Any, str]:
-    """The configuration, and the dtype of the published weights."""
+def configuration(recipe: Recipe, assume: Assume) -> tuple[Any, str]:
+    """The configuration of a recipe's model, and the dtype of its published weights.
+
+    It is that of the recipe's folder, of the hub's cache on this machine, of the table of published
+    sizes, or of the hub, whichever comes first.
+
+    Raises:
+        Unavailable: The hub does not have it.
+    """
     from transformers import AutoConfig
 
     name = recipe.model.name_or_path
@@ -107,6 +114,15 @@ def own_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase | None:
         _cached(recipe, file) for file in ("tokenizer.json", "tokenizer_config.json")
     )
     return load_tokenizer(recipe) if here else None
+
+
+def has_weights(recipe: Recipe) -> bool:
+    """Whether the weights of a recipe's model are on this machine."""
+    folder = Path(model_location(recipe))
+    if folder.is_dir():
+        return any(folder.glob("*.safetensors"))
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any(_cached(recipe, name) for name in names)
 
 
 def other_tokenizer(recipe: Recipe, assume: Assume) -> PreTrainedTokenizerBase:

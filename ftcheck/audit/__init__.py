@@ -1,0 +1,1 @@
+"""What turns a recipe, a live trainer or an unmodified script into a subject of checks."""

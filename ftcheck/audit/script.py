@@ -1,0 +1,144 @@
+"""An unmodified script or notebook: run in a child process up to its training, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ftcheck.audit.trainer import LEVELS
+from ftcheck.audit.worker import Job, Outcome
+from ftcheck.checks.finding import CheckReport, Level
+from ftcheck.errors import FtcheckError, InputError
+
+__all__ = ["ScriptStopped", "check_script"]
+
+_SHOWN_LINES = 15
+
+
+class ScriptStopped(FtcheckError):
+    """A script could not be followed to its training."""
+
+    exit_code = 3
+
+
+def check_script(
+    script: str | Path,
+    arguments: Sequence[str] = (),
+    *,
+    levels: Sequence[Level] = LEVELS,
+    through: bool = False,
+    stand_ins: Mapping[str, str] | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    accept: Mapping[str, str] | None = None,
+    timeout_s: float = 600.0,
+    verbose: bool = False,
+) -> CheckReport:
+    """Run a script up to `train()`, check its trainer, and stop.
+
+    It runs in a process of its own, on the CPU, in the folder of this process. What it saves by the
+    libraries goes to a folder that is deleted.
+
+    Args:
+        script: A `.py` file or a notebook.
+        arguments: Of the script.
+        levels: To look at.
+        through: Go on with five steps of training, to see what the script saves, loads and
+            generates.
+        stand_ins: Names on the hub, to folders that answer for them.
+        select: As for `ftcheck.check`.
+        ignore: As for `ftcheck.check`.
+        accept: As for `ftcheck.check`.
+        timeout_s: Seconds after which it is stopped.
+        verbose: Let the script be heard.
+
+    Raises:
+        InputError: There is no such script, or a stand-in is no folder.
+        ScriptStopped: It took too long, died, or ended without training.
+    """
+    file = Path(script)
+    if not file.is_file():
+        raise InputError(f"there is no file {file}", next_step="Give a .py file or a notebook.")
+    for name, place in (stand_ins or {}).items():
+        if not Path(place).is_dir():
+            raise InputError(
+                f"--stand-in {name}={place}: there is no folder {place}",
+                next_step="Give a folder with config.json and a tokenizer.",
+            )
+    job = Job(
+        script=str(file),
+        arguments=tuple(arguments),
+        levels=tuple(levels),
+        through=through,
+        stand_ins={name: str(Path(place).resolve()) for name, place in (stand_ins or {}).items()},
+        select=tuple(select),
+        ignore=tuple(ignore),
+        accept=dict(accept or {}),
+    )
+    with tempfile.TemporaryDirectory(prefix="ftcheck-audit-") as place:
+        folder = Path(place)
+        (folder / "job").write_bytes(pickle.dumps(job))
+        outcome = _run(folder, file.name, timeout_s, verbose=verbose)
+    if outcome.report is None:
+        raise ScriptStopped(
+            outcome.error, next_step="Give a script that trains; its arguments come behind --."
+        )
+    report: CheckReport = outcome.report
+    return report
+
+
+def _run(folder: Path, name: str, timeout_s: float, *, verbose: bool) -> Outcome:
+    said = folder / "said"
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "PYTHONPATH": _python_path(),
+              "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "Agg"}  # fmt: skip
+    with said.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "ftcheck.audit.worker", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=None if verbose else output,
+            stderr=None if verbose else output,
+            env={**os.environ, **hidden},
+            start_new_session=True,  # Ctrl-C reaches this process; the child is ours to end
+        )
+        try:
+            child.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise ScriptStopped(
+                f"{name} was stopped after {timeout_s:.0f} s: it had not come to its training, or "
+                "the looks took longer",
+                next_step="Give it more time (--timeout), or fewer levels (--level data).",
+            ) from error
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            _wait_for(folder)
+    answer = folder / "report"
+    if answer.is_file():
+        outcome: Outcome = pickle.loads(answer.read_bytes())  # noqa: S301 - ours
+        return outcome
+    text = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = "\n".join(text[-_SHOWN_LINES:])
+    raise ScriptStopped(
+        f"{name}: its process ended with status {child.returncode} and no result:\n{last}",
+        next_step="Run the script by itself first.",
+    )
+
+
+def _wait_for(folder: Path) -> None:
+    """Let files that were being written settle, so that the folder can be deleted."""
+    if not (folder / "report").exists():
+        time.sleep(0.05)
+
+
+def _python_path() -> str:
+    root = str(Path(__file__).parents[2])
+    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH", "")])])

@@ -1,0 +1,287 @@
+"""The child process of an audit: runs a script up to its training, looks, judges, and stops.
+
+Started as `python -m ftcheck.audit.worker FOLDER`, where `job` is a pickled `Job`; the report goes
+to `report`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import runpy
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ftcheck.checks.facts import Failure
+from ftcheck.checks.finding import Level
+from ftcheck.checks.seen import Seen
+
+__all__ = ["Job", "Outcome", "main"]
+
+_THROUGH_STEPS: Final = 5
+_LOOP_STEPS: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be done.
+
+    Attributes:
+        script: A `.py` file or a notebook.
+        arguments: Of the script.
+        levels: To look at.
+        through: Whether to go on behind training, with a few steps.
+        stand_ins: Names on the hub to folders.
+        select: Of the checks.
+        ignore: Of the checks.
+        accept: Of findings.
+    """
+
+    script: str
+    arguments: tuple[str, ...]
+    levels: tuple[Level, ...]
+    through: bool
+    stand_ins: dict[str, str] = field(default_factory=dict)
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    accept: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of it: a report, or why there is none."""
+
+    report: Any = None
+    error: str = ""
+
+
+class _Stop(BaseException):
+    """Ends a script whose training has been reached."""
+
+
+class _Audit:
+    """One script, followed."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        from ftcheck.audit.places import Places
+        from ftcheck.audit.recorder import Recorder
+
+        self.job, self.folder = job, folder
+        self.assumptions: list[str] = []
+        self.recorder = Recorder(Path(job.script).resolve().parent)
+        self.places = Places(
+            folder / "beside", job.stand_ins, self.assumptions.append, self.recorder.loaded_adapter
+        )
+        self.seen: Seen | None = None
+        self.loop: Any = None
+
+    def install(self) -> None:
+        import transformers
+
+        from ftcheck.audit.loop import Loop
+
+        self.recorder.install()
+        self.places.install()
+        self.loop = Loop(self._reached_loop, _LOOP_STEPS)
+        self.loop.install()
+        inner, audit = transformers.Trainer.train, self
+        init = transformers.Trainer.__init__
+
+        def train(trainer: Any, *arguments: Any, **named: Any) -> Any:
+            return audit._reached(trainer, inner, arguments, named)
+
+        def made(trainer: Any, *arguments: Any, **named: Any) -> None:
+            init(trainer, *arguments, **named)
+            place = audit.recorder.place()
+            if place:
+                audit.recorder.places["trainer"] = place
+
+        transformers.Trainer.train = train
+        transformers.Trainer.__init__ = made
+        tokenizer = transformers.PreTrainedTokenizerBase
+        loaded = tokenizer.from_pretrained.__func__
+
+        def from_pretrained(cls: Any, *arguments: Any, **named: Any) -> Any:
+            self.recorder.tokenizer = loaded(cls, *arguments, **named)
+            return self.recorder.tokenizer
+
+        tokenizer.from_pretrained = classmethod(from_pretrained)
+
+    def _reached(self, trainer: Any, inner: Any, arguments: Any, named: Any) -> Any:
+        """`train()` was called: look, and stop or go on in small."""
+        if self.recorder.in_training:
+            return inner(trainer, *arguments, **named)
+        self.loop.off = True
+        if self.seen is None:
+            self.seen = self._look(trainer)
+            if not self.job.through:
+                raise _Stop
+        return self._in_small(trainer, inner)
+
+    def _look(self, trainer: Any, kind: str = "script") -> Seen:
+        from ftcheck.audit.trainer import trainer_subject
+        from ftcheck.checks.observe.looking import look_at
+
+        print("ftcheck: training was reached", file=sys.stderr)
+        subject = trainer_subject(trainer, Path(self.job.script).name)
+        subject.kind = kind
+        if subject.tokenizer is None:
+            subject.tokenizer = self.recorder.tokenizer
+        subject.places = {
+            "training": self.recorder.places.get("trainer", ""),
+            "data": "",
+            **self.recorder.places,
+        }
+        subject.record = self.recorder.record(through=False)
+        subject.real_weights = not self.places.stood_in["model"]
+        subject.real_data = not self.places.stood_in["data"]
+        self.recorder.in_training = self.places.off = True
+        try:
+            return look_at(subject, self.levels())
+        finally:
+            self.recorder.in_training = self.places.off = False
+
+    def levels(self) -> set[Level]:
+        return set(self.job.levels)
+
+    def _in_small(self, trainer: Any, inner: Any) -> Any:
+        from ftcheck.audit.recorder import base_sample
+
+        arguments = trainer.args
+        arguments.max_steps = min(
+            _THROUGH_STEPS, arguments.max_steps if arguments.max_steps > 0 else _THROUGH_STEPS
+        )
+        for name in ("eval_strategy", "evaluation_strategy", "save_strategy"):
+            if hasattr(arguments, name):
+                setattr(arguments, name, type(getattr(arguments, name))("no"))
+        arguments.load_best_model_at_end, arguments.eval_on_start = False, False
+        arguments.output_dir = self.places.beside(arguments.output_dir)
+        for callback in list(trainer.callback_handler.callbacks):
+            if type(callback).__name__ == "EarlyStoppingCallback":  # it wants evaluations
+                trainer.remove_callback(callback)
+        if hasattr(trainer.model, "peft_config"):
+            self.recorder.base = base_sample(trainer.model)
+        self.recorder.in_training = True
+        try:
+            return inner(trainer)
+        finally:
+            self.recorder.in_training, self.recorder.trained = False, True
+
+    def _reached_loop(self, trainer: Any) -> None:
+        """A loop of the script's own has made a few steps."""
+        self.seen = self._look(trainer)
+        raise _Stop
+
+    # ------------------------------------------------------------------ the script
+
+    def run(self) -> Failure | None:
+        """Run the script; what it raised."""
+        from ftcheck.checks.observe.isolation import failure_of
+
+        script = Path(self.job.script).resolve()
+        sys.argv = [str(self.job.script), *self.job.arguments]
+        sys.path.insert(0, str(script.parent))
+        try:
+            if script.suffix == ".ipynb":
+                _run_notebook(script)
+            else:
+                runpy.run_path(str(script), run_name="__main__")
+        except _Stop:
+            return None
+        except SystemExit as error:
+            if error.code in (None, 0):
+                return None
+            return Failure(
+                kind="SystemExit",
+                text=f"the script ended with {error.code}",
+                during="running the script",
+            )
+        except BaseException as error:  # noqa: BLE001 - whatever a script raises is a result
+            return failure_of(error, "running the script")
+        return None
+
+    def judged(self, failure: Failure | None) -> Outcome:
+        from ftcheck.checks.observe.looking import refused
+        from ftcheck.checks.registry import selected
+        from ftcheck.checks.runner import judge
+
+        job, name = self.job, Path(self.job.script).name
+        record = self.recorder.record(through=job.through and failure is None, failure=failure)
+        if self.seen is None and failure is None:
+            return Outcome(error=_NOTHING.format(name=name))
+        if self.seen is None:
+            assert failure is not None
+            seen = refused(
+                name, "script", failure, record=dataclasses.replace(record, failure=None)
+            )
+        else:
+            seen = dataclasses.replace(self.seen, record=record)
+        checks = [
+            one
+            for one in selected(job.select, job.ignore)
+            if one.level in (*job.levels, Level.MEMORY)
+        ]
+        return Outcome(report=judge(seen, checks, accept=job.accept, assumptions=self.assumptions))
+
+
+_NOTHING: Final = (
+    "{name} ended without training: no Trainer.train() was called, and no optimizer made steps on "
+    "a model of transformers"
+)
+
+
+def _run_notebook(file: Path) -> None:
+    """Run the cells of a notebook, one after the other, without its magics."""
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {"__name__": "__main__", "__file__": str(file)}
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    for number, code in enumerate(codes, 1):
+        if code.lstrip().startswith("%%") and not code.lstrip().startswith(("%%time", "%%capture")):
+            continue
+        lines = [
+            f"{line[: len(line) - len(line.lstrip())]}pass  # {line.lstrip()}"
+            if line.lstrip().startswith(("%", "!", "?"))
+            else line
+            for line in code.splitlines()
+        ]
+        exec(compile("\n".join(lines), f"{file}#cell{number}", "exec"), names)  # noqa: S102 - the user's own
+
+
+def transformers_quiet() -> None:
+    """Keep bars and hints of the libraries out of what is shown when something fails."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def main() -> None:
+    """Do the job of a folder."""
+    folder = Path(sys.argv[1])
+    job: Job = pickle.loads((folder / "job").read_bytes())  # noqa: S301 - written by the parent
+    began = time.monotonic()
+    transformers_quiet()
+    audit = _Audit(job, folder)
+    audit.install()
+    failure = audit.run()
+    outcome = audit.judged(failure)
+    if outcome.report is not None:
+        report = dataclasses.replace(outcome.report, seconds=time.monotonic() - began)
+        outcome = Outcome(report=report)
+    partial = folder / "report.partial"
+    partial.write_bytes(pickle.dumps(outcome))
+    partial.rename(folder / "report")
+    sys.stdout.flush()
+    os._exit(0)  # threads of the script's are not ours to wait for
+
+
+if __name__ == "__main__":
+    import importlib
+
+    # Classes of `__main__` could not be read by the parent.
+    importlib.import_module("ftcheck.audit.worker").main()

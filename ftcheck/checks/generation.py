@@ -1,0 +1,166 @@
+"""FT9xx: how text is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftcheck.checks.data import real_tokens
+from ftcheck.checks.facts import Call, Record, Row
+from ftcheck.checks.finding import Finding, Level, Severity
+from ftcheck.checks.registry import Check, NotMeasured, check
+from ftcheck.checks.seen import Seen
+
+__all__: list[str] = []
+
+
+def _calls(seen: Seen) -> tuple[Call, ...]:
+    """Calls of `generate`, one of each kind: a loop over prompts is said once."""
+    record: Record = seen.need("record")
+    if not record.through:
+        raise NotMeasured("the script was followed up to its training; see --through generate")
+    kinds: dict[object, Call] = {}
+    for call in record.of("generate"):
+        facts = {name: value for name, value in call.facts.items() if name not in ("ids", "length")}
+        kinds.setdefault((call.place, *sorted((n, str(v)) for n, v in facts.items())), call)
+    return tuple(kinds.values())
+
+
+@check("FT901", "generates-in-train-mode", Level.ROUNDTRIP, Severity.WARNING)
+def train_mode(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Text is generated with dropout on.
+
+    `Trainer` leaves the model in training mode: greedy text differs from call to call.
+
+    Bad: `trainer.train(); model.generate(...)`
+
+    Good: `model.eval()` before it.
+    """
+    for call in _calls(seen):
+        if call.facts.get("dropouts_on"):
+            yield self.finding(
+                f"generate is called with {call.facts['dropouts_on']} dropouts on",
+                place=call.place, key="generation", fix="Call model.eval() first.",
+            )  # fmt: skip
+
+
+@check("FT902", "generates-behind-pads", Level.ROUNDTRIP, Severity.WARNING)
+def right_padded(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Prompts of a batch are padded on the right, and continued behind the pads.
+
+    "A decoder-only architecture is being used, but right-padding was detected!"
+
+    Bad: `tokenizer(prompts, padding=True)` with GPT-2's `padding_side="right"`.
+
+    Good: `tokenizer.padding_side = "left"`
+    """
+    for call in _calls(seen):
+        if call.facts.get("right_padded"):
+            yield self.finding(
+                f"{call.facts['right_padded']} prompts are padded on the right",
+                place=call.place, key="generation",
+                fix='Set tokenizer.padding_side = "left" for generation.',
+            )  # fmt: skip
+
+
+@check("FT903", "generates-without-mask", Level.ROUNDTRIP, Severity.WARNING)
+def no_mask(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Several prompts are generated from without an attention mask.
+
+    With pad = EOS nobody can tell pads from text: "The attention mask and the pad token id were not
+    set". One prompt has no pads, and needs no mask: a note there.
+
+    Bad: `model.generate(inputs["input_ids"])`
+
+    Good: `model.generate(**inputs, pad_token_id=tokenizer.pad_token_id)`
+    """
+    for call in _calls(seen):
+        if call.facts.get("mask") is False:
+            rows = int(call.facts.get("rows", 1))
+            padded = bool(call.facts.get("padded"))
+            yield self.finding(
+                f"generate gets {rows} prompt{'s' if rows > 1 else ''} and no attention mask",
+                place=call.place, key="generation",
+                fix="Pass attention_mask and pad_token_id.",
+                severity=Severity.WARNING if padded or rows > 1 else Severity.NOTE,
+            )  # fmt: skip
+
+
+@check("FT904", "generates-without-cache", Level.ROUNDTRIP, Severity.NOTE)
+def no_cache(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Text is generated without a cache: each token reads the whole text anew.
+
+    `Trainer` of transformers 5 leaves `config.use_cache = False` behind.
+
+    Bad: generating right after training.
+
+    Good: `model.config.use_cache = True`
+    """
+    for call in _calls(seen):
+        if call.facts.get("cache") is False:
+            yield self.finding(
+                "generate runs without a cache", place=call.place, key="generation",
+                fix="Set model.config.use_cache = True after training.",
+            )  # fmt: skip
+
+
+@check("FT905", "prompt-fills-context", Level.ROUNDTRIP, Severity.ERROR)
+def no_room(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Prompt and new tokens together are longer than the context.
+
+    Bad: 1,000 tokens of prompt and `max_new_tokens=200` on GPT-2.
+
+    Good: a shorter prompt.
+    """
+    if seen.refused is not None and "generation.prompts" in seen.refused.text:
+        yield self.finding(seen.refused.text.splitlines()[0], key="generation.prompts",
+                           fix="Shorten the prompt, or set max_new_tokens lower.")  # fmt: skip
+        return
+    if seen.kind != "script":
+        return
+    for call in _calls(seen):
+        length, context = call.facts.get("length"), call.facts.get("context")
+        if length and context and length > context:
+            yield self.finding(
+                f"prompt and new tokens make {length} tokens, and the context has {context}",
+                place=call.place, key="generation",
+                fix="Shorten the prompt, or set max_new_tokens lower.",
+            )  # fmt: skip
+
+
+@check("FT906", "prompt-unlike-training", Level.ROUNDTRIP, Severity.WARNING)
+def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Prompts are written in another form than the rows that were trained on.
+
+    Looked at where the prompts of rows are masked and begin alike: none of the first three tokens
+    that nine in ten rows share is in the prompt.
+
+    Bad: rows "### Question: …", prompts "Q: …".
+
+    Good: one function that writes both.
+    """
+    calls = [call for call in _calls(seen) if call.facts.get("ids")]
+    if not calls:
+        return
+    rows = [row for row in seen.rows("batches") if row.labels and row.labels[1] == -100]
+    if len(rows) < 4:
+        return
+    starts: dict[tuple[int, ...], int] = {}
+    for row in rows:
+        real = real_tokens(row, seen.text.pad if seen.text is not None else None)
+        starts[real[:3]] = starts.get(real[:3], 0) + 1
+    start, count = max(starts.items(), key=lambda item: item[1])
+    if count < 0.9 * len(rows):
+        return
+    for call in calls:
+        pad = seen.text.pad if seen.text is not None else None
+        ids = real_tokens(Row(ids=call.facts["ids"], mask=None, labels=None), pad)
+        if not any(tuple(ids[n : n + 3]) == start for n in range(min(4, len(ids)))):
+            text = seen.text
+            yield self.finding(
+                "a prompt is written in another form than the rows that were trained on",
+                evidence=[] if text is None else [
+                    f"rows begin {text.show(start)}", f"the prompt {text.show(ids[:6])}", call.place
+                ],
+                key="generation.prompts",
+                fix="Write prompts by the function that wrote the rows.",
+            )  # fmt: skip

@@ -1,0 +1,1 @@
+"""How a subject is looked at: what runs a model does it in a fork of the process."""

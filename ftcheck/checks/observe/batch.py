@@ -1,0 +1,116 @@
+"""Parts that looking at a running model shares: a batch that is not too long, losses by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ftcheck.checks.facts import IGNORED
+
+__all__ = [
+    "batches",
+    "forward",
+    "in_eval",
+    "mean_loss",
+    "ready",
+    "shortened",
+    "without_adapter",
+    "without_dropout",
+]
+
+_MOST_TOKENS: Final = 512
+_MOST_TRIED: Final = 8
+
+
+def batches(trainer: Any, count: int) -> list[dict[str, Any]]:
+    """The first batches of the training loader that have something to learn, on the device."""
+    found: list[dict[str, Any]] = []
+    for batch in itertools.islice(trainer.get_train_dataloader(), count * _MOST_TRIED):
+        labels = batch.get("labels")
+        if labels is not None and labels.dim() > 1 and not (labels[..., 1:] != IGNORED).any():
+            continue
+        found.append(dict(batch))
+        if len(found) == count:
+            break
+    return found
+
+
+def ready(trainer: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch on the trainer's device."""
+    return dict(trainer._prepare_inputs(dict(batch)))
+
+
+def shortened(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows and columns of a batch, so that it has no more than 512 tokens."""
+    import torch
+
+    tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    sizes = {tuple(value.shape) for value in tensors.values() if value.dim() == 2}
+    if len(sizes) != 1 or any(value.dim() > 2 for value in tensors.values()):
+        return dict(batch)
+    rows, length = next(iter(sizes))
+    rows_kept = max(1, min(rows, _MOST_TOKENS // max(1, min(length, _MOST_TOKENS))))
+    return {
+        name: value[:rows_kept, :_MOST_TOKENS]
+        if isinstance(value, torch.Tensor) and value.dim() == 2
+        else value[:rows_kept]
+        if isinstance(value, torch.Tensor) and value.dim() == 1 and len(value) == rows
+        else value
+        for name, value in batch.items()
+    }
+
+
+def forward(model: Any, batch: Mapping[str, Any]) -> Any:
+    """Logits, float32, (rows, length, vocabulary)."""
+    given = {name: value for name, value in batch.items() if name not in ("labels",)}
+    given.pop("num_items_in_batch", None)
+    return model(**given).logits.float()
+
+
+def mean_loss(logits: Any, labels: Any, *, shift: int = 1) -> Any:
+    """Mean negative log-likelihood over label tokens, in nats."""
+    import torch
+
+    if shift:
+        logits, labels = logits[:, :-shift], labels[:, shift:]
+    return torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]),
+        labels.reshape(-1).to(logits.device).long(),
+        ignore_index=IGNORED,
+    )
+
+
+@contextlib.contextmanager
+def in_eval(model: Any) -> Iterator[None]:
+    """Evaluation mode and no gradients, for a while."""
+    import torch
+
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was)
+
+
+def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """The base under an adapter, for a while."""
+    if hasattr(model, "disable_adapter"):
+        context: contextlib.AbstractContextManager[Any] = model.disable_adapter()
+        return context
+    return contextlib.nullcontext()
+
+
+def without_dropout(model: Any) -> None:
+    """Take dropout out, for good; only in a fork."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout_p", "attention_dropout", "attn_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)

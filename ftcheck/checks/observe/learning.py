@@ -1,0 +1,217 @@
+"""The model on one batch: what the loss is made of, and whether it falls."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ftcheck.checks.facts import IGNORED, Learning
+from ftcheck.checks.observe.batch import (
+    batches,
+    forward,
+    in_eval,
+    mean_loss,
+    ready,
+    shortened,
+    without_adapter,
+    without_dropout,
+)
+from ftcheck.checks.observe.isolation import failure_of
+from ftcheck.checks.observe.subject import Subject
+
+__all__ = ["see_learning"]
+
+_SECONDS: Final = 8.0
+"""About how long the steps on one batch may take."""
+_STEPS: Final = (2, 8)
+_MICRO_BATCHES: Final = 3
+
+
+def see_learning(subject: Subject, folder: Path) -> Learning:
+    """Look at losses on one batch; only in a fork, since the model is trained by it."""
+    del folder
+    seen: dict[str, Any] = {}
+    try:
+        _look(subject.trainer, seen)
+    except Exception as error:  # noqa: BLE001 - what people's losses raise is a result
+        seen["failure"] = failure_of(error, "computing the loss of one batch")
+    return Learning(**seen)
+
+
+def _look(trainer: Any, seen: dict[str, Any]) -> None:
+    model = trainer.model
+    model.to(trainer.args.device) if not getattr(model, "hf_device_map", None) else None
+    without_dropout(model)
+    found = batches(trainer, _MICRO_BATCHES)
+    if not found:
+        return
+    whole = ready(trainer, found[0])
+    batch = shortened(whole)
+    if "labels" not in batch:
+        return
+    begun = time.monotonic()
+    with in_eval(model):
+        logits = forward(model, batch)
+        seconds = time.monotonic() - begun
+        seen["mean_loss"] = seen["start_loss"] = _number(mean_loss(logits, batch["labels"]))
+        seen["unshifted_loss"] = _number(mean_loss(logits, batch["labels"], shift=0))
+        _look_at_the_base(trainer, batch, logits, seen)
+        seen["own_loss"] = _number(trainer.compute_loss(model, dict(batch)))
+        _look_at_rows(model, batch, logits, seen, trainer)
+    if seconds < _SECONDS / 8:
+        seen["accumulation"] = _accumulation(trainer, found)
+    seen["losses"] = _descend(trainer, batch, seconds)
+
+
+def _number(loss: Any) -> float:
+    loss = loss[0] if isinstance(loss, tuple) else loss
+    return float(loss.detach())
+
+
+def _look_at_the_base(
+    trainer: Any, batch: Mapping[str, Any], logits: Any, seen: dict[str, Any]
+) -> None:
+    """The loss of the base on the tokens themselves, whatever the labels are."""
+    model = trainer.model
+    with without_adapter(model):
+        base = forward(model, batch)
+    tokens = _text_alone(batch, _pad(trainer, batch))
+    if bool((tokens[:, 1:] != IGNORED).any()):
+        seen["base_loss"] = _number(mean_loss(base, tokens))
+    if hasattr(model, "disable_adapter") and base.shape == logits.shape:
+        seen["adapter_effect"] = float((logits - base).abs().max())
+
+
+def _text_alone(batch: Mapping[str, Any], pad: int | None) -> Any:
+    """Token ids, with −100 in the place of pads and of what the mask hides."""
+    tokens = batch["input_ids"].clone()
+    mask = batch.get("attention_mask")
+    if mask is not None and mask.dim() == 2 and bool(mask.any()):
+        tokens[mask == 0] = IGNORED
+    if pad is not None:
+        tokens[batch["input_ids"] == pad] = IGNORED
+    return tokens
+
+
+def _pad(trainer: Any, batch: Mapping[str, Any]) -> int | None:
+    """The pad id: of the tokenizer, else what the mask hides."""
+    processing = getattr(trainer, "processing_class", None) or getattr(trainer, "tokenizer", None)
+    pad = getattr(processing, "pad_token_id", None)
+    mask = batch.get("attention_mask")
+    if pad is None and mask is not None and mask.dim() == 2 and bool((mask == 0).any()):
+        pad = batch["input_ids"][mask == 0][0]
+    return None if pad is None else int(pad)
+
+
+def _look_at_rows(
+    model: Any, batch: Mapping[str, Any], logits: Any, seen: dict[str, Any], trainer: Any
+) -> None:
+    """Whether a row sees its neighbour, and whether it sees its own pads."""
+    ids = batch["input_ids"]
+    scale = max(1.0, float(logits.abs().max()))
+    if ids.shape[0] > 1:
+        others = {**batch, "input_ids": ids.clone()}
+        others["input_ids"][0] = ids[0].flip(0)
+        changed = forward(model, others)
+        seen["leak"] = float((changed[1:] - logits[1:]).abs().max()) / scale
+    pad = _pad(trainer, batch)
+    if pad is None:
+        return
+    for number, row in enumerate(ids):
+        real = (row != pad).nonzero().flatten()
+        if len(real) in (0, len(row)):
+            continue
+        first, last = int(real[0]), int(real[-1]) + 1
+        alone = forward(model, {"input_ids": row[first:last][None]})[0]
+        effect = float((alone - logits[number, first:last]).abs().max()) / scale
+        seen["padding_effect"] = max(effect, seen.get("padding_effect") or 0.0)
+
+
+def _descend(trainer: Any, batch: Mapping[str, Any], seconds: float) -> tuple[float, ...]:
+    """Mean loss of one batch after each step at the highest rate of the recipe."""
+    import torch
+
+    model = trainer.model
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return ()
+    optimizer = _optimizer(trainer)
+    least, most = _STEPS
+    steps = max(least, min(most, int(_SECONDS / (4 * max(seconds, 1e-3)))))
+    clip = float(trainer.args.max_grad_norm or 0.0)
+    losses = []
+    for _ in range(steps):
+        model.train()
+        optimizer.zero_grad()
+        loss = trainer.compute_loss(model, dict(batch))
+        loss = loss[0] if isinstance(loss, tuple) else loss
+        if not loss.requires_grad:
+            return ()
+        loss.backward()
+        if clip:
+            held = [parameter for parameter in model.parameters() if parameter.grad is not None]
+            torch.nn.utils.clip_grad_norm_(held, clip)
+        optimizer.step()
+        with in_eval(model):
+            losses.append(_number(mean_loss(forward(model, batch), batch["labels"])))
+        if not math.isfinite(losses[-1]):
+            break
+    return tuple(losses)
+
+
+def _optimizer(trainer: Any) -> Any:
+    """The optimizer of the trainer, at the highest rate that its schedule reaches."""
+    given = trainer.optimizer
+    optimizer = given if given is not None else trainer.create_optimizer()
+    for group in optimizer.param_groups:
+        group["lr"] = group.get("initial_lr", group["lr"])
+    return optimizer
+
+
+def _accumulation(trainer: Any, found: list[dict[str, Any]]) -> float | None:
+    """Norm of the gradient that the trainer accumulates over that of the mean over label tokens.
+
+    `None` where it does not accumulate, or where this version of the library has another interface.
+    """
+    steps = min(int(trainer.args.gradient_accumulation_steps), len(found))
+    if steps < 2 or not any(parameter.requires_grad for parameter in trainer.model.parameters()):
+        return None
+    micro = [shortened(batch) for batch in found[:steps]]
+    trainer.args.gradient_accumulation_steps = steps
+    trainer.current_gradient_accumulation_steps = steps
+    samples, items = _samples(trainer, micro)
+    model = trainer.model
+    model.zero_grad()
+    arguments = (items,) if len(inspect.signature(trainer.training_step).parameters) > 2 else ()
+    for inputs in samples:
+        trainer.training_step(model, inputs, *arguments)
+    accumulated = _norm(model)
+    model.zero_grad()
+    total = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in micro)
+    for batch in micro:
+        moved = ready(trainer, batch)
+        count = int((batch["labels"][:, 1:] != IGNORED).sum())
+        loss = mean_loss(forward(model, moved), moved["labels"]) * count / max(1, total)
+        loss.backward()
+    reference = _norm(model)
+    model.zero_grad()
+    return accumulated / reference if reference > 0 else None
+
+
+def _samples(trainer: Any, micro: list[dict[str, Any]]) -> tuple[list[Any], Any]:
+    wanted = inspect.signature(trainer.get_batch_samples).parameters
+    more = (trainer.args.device,) if len(wanted) > 2 else ()
+    samples, items = trainer.get_batch_samples(iter(micro), len(micro), *more)
+    return samples, items
+
+
+def _norm(model: Any) -> float:
+    squares = [
+        float(parameter.grad.float().pow(2).sum())
+        for parameter in model.parameters()
+        if parameter.grad is not None
+    ]
+    return math.sqrt(sum(squares))

@@ -1,0 +1,142 @@
+"""Rows and batches: what the data set holds, and what the collator makes of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from ftcheck.checks.facts import Batches, Failure, Row, Rows
+from ftcheck.checks.observe.isolation import failure_of
+
+__all__ = ["MOST_BATCHES", "MOST_ROWS", "see_batches", "see_rows"]
+
+MOST_ROWS: Final = 2000
+"""Rows of a data set that are read; of a larger one, so many, evenly spread."""
+MOST_BATCHES: Final = 16
+_MOST_BATCH_ROWS: Final = 256
+_TEXT_COLUMNS: Final = ("text", "content", "prompt", "completion", "instruction", "output")
+
+
+def see_rows(data: Any, texts: Sequence[str] = (), cut: tuple[int, int] | None = None) -> Rows:
+    """Read rows of a tokenized data set.
+
+    Args:
+        data: Of a trainer; rows without `input_ids` are left out.
+        texts: Of its rows, where they are known from elsewhere.
+        cut: Tokens that truncation took, and all tokens.
+    """
+    try:
+        total: int | None = len(data)
+    except TypeError:
+        total = None
+    read = list(_read(data, total))
+    rows = tuple(row for row in (row_of(one) for one in read) if row is not None)
+    return Rows(
+        rows=rows,
+        total=total,
+        sampled=total is None or total > len(read),
+        texts=tuple(texts) or tuple(_texts(read)),
+        cut=cut,
+    )
+
+
+def _read(data: Any, total: int | None) -> Iterator[Any]:
+    if total is None:
+        yield from itertools.islice(iter(data), MOST_ROWS)
+    elif hasattr(data, "select") and total > MOST_ROWS:
+        yield from data.select([number * total // MOST_ROWS for number in range(MOST_ROWS)])
+    else:
+        step = max(1, total // MOST_ROWS)
+        for number in range(0, total, step):
+            yield data[number]
+
+
+def _texts(read: Iterable[Any]) -> Iterator[str]:
+    for one in read:
+        if isinstance(one, dict):
+            found = [one[name] for name in _TEXT_COLUMNS if isinstance(one.get(name), str)]
+            if found:
+                yield "\n".join(found)
+
+
+def row_of(one: Any) -> Row | None:
+    """A row of a data set, or of a batch; `None` where it has no tokens."""
+    if not hasattr(one, "keys") or "input_ids" not in one:
+        return None
+    ids = _numbers(one["input_ids"])
+    if ids is None:
+        return None
+    return Row(
+        ids=ids, mask=_numbers(one.get("attention_mask")), labels=_numbers(one.get("labels"))
+    )
+
+
+def _numbers(values: Any) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, (list, tuple)) or (values and isinstance(values[0], (list, tuple))):
+        return None
+    try:
+        return tuple(int(value) for value in values)
+    except (TypeError, ValueError):
+        return None
+
+
+def see_batches(loader: Any) -> Batches:
+    """Take batches as training does.
+
+    Args:
+        loader: Makes the data loader; it is called here, where it may fail.
+    """
+    rows: list[Row] = []
+    facts: dict[str, Any] = {}
+    count = None
+    failure: Failure | None = None
+    try:
+        made = loader()
+        count = _count(made)
+        for batch in itertools.islice(made, MOST_BATCHES):
+            facts = facts or _facts(batch)
+            rows.extend(_rows_of(batch))
+            if len(rows) >= _MOST_BATCH_ROWS:
+                break
+    except Exception as error:  # noqa: BLE001 - whatever people's collators raise is a result
+        failure = failure_of(error, "making a batch")
+    return Batches(rows=tuple(rows), batches=count, failure=failure, **facts)
+
+
+def _count(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
+def _facts(batch: Any) -> dict[str, Any]:
+    labels, ids = batch.get("labels"), batch.get("input_ids")
+    mask, positions = batch.get("attention_mask"), batch.get("position_ids")
+    anew = positions is not None and bool((positions[..., 1:] <= positions[..., :-1]).any())
+    return {
+        "keys": tuple(batch.keys()),
+        "label_dtype": "" if labels is None else str(labels.dtype).removeprefix("torch."),
+        "id_dtype": "" if ids is None else str(ids.dtype).removeprefix("torch."),
+        "position_ids": anew or "seq_idx" in batch or "cu_seq_lens_q" in batch,
+        "four_dimensional_mask": mask is not None and mask.dim() > 2,
+    }
+
+
+def _rows_of(batch: Any) -> Iterator[Row]:
+    ids = batch.get("input_ids")
+    if ids is None or ids.dim() != 2:
+        return
+    for number in range(ids.shape[0]):
+        one = {
+            name: batch[name][number]
+            for name in ("input_ids", "attention_mask", "labels")
+            if batch.get(name) is not None and batch[name].dim() == 2
+        }
+        row = row_of(one)
+        if row is not None:
+            yield row

@@ -1,0 +1,265 @@
+"""A few steps of the subject's own `Trainer.train()`, watched; then saving and loading again."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from ftcheck.checks.facts import Reload, Training
+from ftcheck.checks.observe.isolation import failure_of
+from ftcheck.checks.observe.reload import see_reload
+from ftcheck.checks.observe.subject import Subject
+
+__all__ = ["see_losses", "see_training"]
+
+_STEPS: Final = 3
+"""With B = 0 the first step moves B alone: two are needed to move A, and one more to see it."""
+_ACCUMULATION: Final = 2
+_SAMPLED: Final = 4096
+_SCHEDULE_POINTS: Final = 2000
+_EVAL_ROWS: Final = 16
+
+
+def see_training(
+    subject: Subject, folder: Path, *, reload: bool = True
+) -> tuple[Training, Reload | None]:
+    """Train a few steps, evaluate, save and load; only in a fork."""
+    seen: dict[str, Any] = {}
+    trainer = subject.trainer
+    try:
+        _see_schedule(subject, seen)
+        _in_small(trainer, folder)
+        _train(trainer, seen)
+        seen |= _changes(trainer)
+    except Exception as error:  # noqa: BLE001 - what the user's training raises is a result
+        seen["failure"] = failure_of(error, "training")
+        return _training(seen), None
+    if trainer.eval_dataset is not None:
+        try:
+            _evaluate(trainer, seen)
+        except Exception as error:  # noqa: BLE001 - the same
+            seen["failure"] = failure_of(error, "evaluating")
+    return _training(seen), see_reload(subject, folder) if reload else None
+
+
+def see_losses(subject: Subject, folder: Path) -> tuple[float, ...]:
+    """Losses of the same steps, from the same start; only in a fork."""
+    seen: dict[str, Any] = {}
+    _see_schedule(subject, seen)
+    _in_small(subject.trainer, folder)
+    _train(subject.trainer, seen)
+    return tuple(seen["losses"])
+
+
+def _training(seen: dict[str, Any]) -> Training:
+    seen.pop("_before", None)
+    return Training(**seen)
+
+
+# ------------------------------------------------------------------------ the schedule
+
+
+def _see_schedule(subject: Subject, seen: dict[str, Any]) -> None:
+    """Learning rate over the whole run, from the schedule itself."""
+    trainer = subject.trainer
+    arguments = trainer.args
+    steps = _steps(trainer, subject.row_scale)
+    seen["steps"] = steps
+    if steps is None or steps < 1:
+        return
+    given = trainer.lr_scheduler
+    if trainer.optimizer is None:
+        trainer.create_optimizer()
+    if given is None:
+        trainer.create_scheduler(num_training_steps=steps, optimizer=trainer.optimizer)
+    scheduler = trainer.lr_scheduler
+    seen["schedule"] = tuple(_rates(scheduler, steps))
+    if hasattr(arguments, "get_warmup_steps"):
+        seen["warmup_steps"] = int(arguments.get_warmup_steps(steps))
+
+
+def _steps(trainer: Any, scale: float) -> int | None:
+    """Optimizer steps of the whole run, as `Trainer` counts them."""
+    arguments = trainer.args
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    try:
+        batches: float = len(trainer.get_train_dataloader()) * scale
+    except TypeError:
+        return None
+    an_epoch = math.ceil(batches / max(1, arguments.gradient_accumulation_steps))
+    steps: int = math.ceil(arguments.num_train_epochs * an_epoch)
+    return steps
+
+
+def _rates(scheduler: Any, steps: int) -> Iterator[float]:
+    lambdas, base = getattr(scheduler, "lr_lambdas", None), getattr(scheduler, "base_lrs", None)
+    points = min(steps, _SCHEDULE_POINTS)
+    if lambdas and base:
+        for point in range(points):
+            yield float(base[0] * lambdas[0](point * steps // points))
+        return
+    if not hasattr(scheduler, "get_last_lr"):
+        return
+    for _ in range(points):  # another kind has to be stepped through
+        yield float(scheduler.get_last_lr()[0])
+        try:
+            scheduler.step()
+        except TypeError:  # one that wants metrics
+            return
+
+
+# ------------------------------------------------------------------------ training
+
+
+def _in_small(trainer: Any, folder: Path) -> None:
+    """A few steps at the highest rate, with nothing written anywhere but to `folder`."""
+    import torch
+
+    arguments = trainer.args
+    for name, value in _CHANGES.items():
+        if hasattr(arguments, name):
+            old = getattr(arguments, name)
+            kind = type(old) if hasattr(old, "value") else (lambda plain: plain)
+            setattr(arguments, name, kind(value))
+    arguments.output_dir = str(folder / "out")
+    accumulated = min(arguments.gradient_accumulation_steps, _ACCUMULATION)
+    arguments.gradient_accumulation_steps = accumulated
+    _forget_reports(trainer)
+    if trainer.optimizer is None:
+        trainer.create_optimizer()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = group.get("initial_lr", group["lr"])
+        group["initial_lr"] = group["lr"]
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda _: 1.0)
+
+
+_CHANGES: Final[dict[str, Any]] = {
+    "max_steps": _STEPS, "save_strategy": "no", "eval_strategy": "no", "evaluation_strategy": "no",
+    "logging_strategy": "no", "load_best_model_at_end": False, "eval_on_start": False,
+    "push_to_hub": False, "dataloader_num_workers": 0, "disable_tqdm": True,
+    "torch_compile": False, "auto_find_batch_size": False, "do_eval": False,
+    "dataloader_persistent_workers": False, "dataloader_prefetch_factor": None,
+    "dataloader_pin_memory": False, "jit_mode_eval": False,
+}  # fmt: skip
+
+
+def _forget_reports(trainer: Any) -> None:
+    """Take out callbacks that report to services and that print."""
+    for callback in list(trainer.callback_handler.callbacks):
+        kind = type(callback)
+        printing = kind.__name__ in ("PrinterCallback", "ProgressCallback", "EarlyStoppingCallback")
+        if printing or kind.__module__.startswith("transformers.integrations"):
+            trainer.remove_callback(callback)
+
+
+def _train(trainer: Any, seen: dict[str, Any]) -> None:
+    model, optimizer = trainer.model, trainer.optimizer
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    seen["in_optimizer"] = frozenset(names.get(id(one), "?") for one in held)
+    gradients: dict[str, float] = {}
+    losses: list[float] = []
+
+    def before_step(*_: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                norm = 0.0 if parameter.grad is None else float(parameter.grad.float().norm())
+                if name not in gradients or not gradients[name] >= norm:  # NaN stays
+                    gradients[name] = norm
+
+    optimizer.register_step_pre_hook(before_step)
+    inner = trainer.training_step
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        loss = inner(*arguments, **named)
+        losses.append(float(loss))
+        if len(losses) == 1:
+            seen["dropout_off"] = tuple(_dropouts(model, training=False))
+        return loss
+
+    trainer.training_step = watched
+    seen["_before"] = _samples(model)
+    trainer._ftcheck_before = seen["_before"]
+    trainer.train()
+    trainer.training_step = inner
+    seen["losses"], seen["gradients"] = tuple(losses), gradients
+
+
+def _dropouts(model: Any, *, training: bool) -> Iterator[str]:
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and module.p > 0 and module.training is training:
+            yield name
+
+
+def _samples(model: Any) -> dict[str, Any]:
+    """Some elements of each parameter, evenly."""
+    return {name: _sample(parameter) for name, parameter in model.named_parameters()}
+
+
+def _sample(parameter: Any) -> Any:
+    flat = parameter.detach().reshape(-1)
+    step = max(1, flat.numel() // _SAMPLED)
+    taken = flat[::step].clone()
+    return taken.float() if taken.is_floating_point() else taken
+
+
+def _changes(trainer: Any) -> dict[str, Any]:
+    """How far parameters went, and whether they are finite."""
+    import torch
+
+    before = trainer._ftcheck_before
+    moved: dict[str, float] = {}
+    changed: list[str] = []
+    finite = True
+    for name, parameter in trainer.model.named_parameters():
+        old, new = before.get(name), _sample(parameter)
+        if old is None or old.shape != new.shape or not new.is_floating_point():
+            continue
+        if parameter.requires_grad:
+            finite = finite and bool(torch.isfinite(new).all())
+            size = float(old.norm())
+            moved[name] = float((new - old).norm()) / (size if size > 0 else 1.0)
+        elif not torch.equal(old, new):
+            changed.append(name)
+    return {"moved": moved, "changed_frozen": tuple(changed), "finite": finite}
+
+
+# ------------------------------------------------------------------------ evaluating
+
+
+def _evaluate(trainer: Any, seen: dict[str, Any]) -> None:
+    rows = trainer.eval_dataset
+    rows = next(iter(rows.values())) if isinstance(rows, dict) else rows
+    model, inner = trainer.model, trainer.prediction_step
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        step = inner(*arguments, **named)
+        if "dropout_on_in_eval" not in seen:
+            seen["dropout_on_in_eval"] = tuple(_dropouts(model, training=True))
+        return step
+
+    trainer.prediction_step = watched
+    metrics = trainer.evaluate(eval_dataset=_few(rows))
+    trainer.prediction_step = inner
+    seen["eval_metrics"] = tuple(metrics)
+    loss = metrics.get("eval_loss")
+    seen["eval_loss"] = None if loss is None else float(loss)
+    gc.collect()
+
+
+def _few(rows: Any) -> Any:
+    import torch
+
+    try:
+        count = min(len(rows), _EVAL_ROWS)
+    except TypeError:
+        return rows.take(_EVAL_ROWS) if hasattr(rows, "take") else rows
+    if hasattr(rows, "select"):
+        return rows.select(range(count))
+    return torch.utils.data.Subset(rows, range(count))

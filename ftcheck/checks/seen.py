@@ -1,0 +1,107 @@
+"""What was seen of a subject: plain data that checks judge.
+
+Looking (`ftcheck.checks.observe`) runs models and is isolated from the subject; judging (the
+modules of checks) reads what is here and touches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ftcheck.checks.facts import (
+    Batches,
+    Failure,
+    Learning,
+    Record,
+    Reload,
+    Row,
+    Rows,
+    Setup,
+    Text,
+    Training,
+)
+from ftcheck.checks.registry import NotApplicable, NotMeasured
+
+if TYPE_CHECKING:
+    from ftcheck.memory.vram_report import VramReport
+    from ftcheck.recipe import Recipe
+
+__all__ = ["Seen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """All that was seen of a subject. What was not looked at is `None`.
+
+    Attributes:
+        name: Of the subject.
+        kind: `recipe`, `trainer` or `script`.
+        recipe: Where the subject is one.
+        text: Of the tokenizer.
+        setup: Static facts.
+        train: Rows of the training set.
+        evaluation: Rows of the evaluation set.
+        batches: Of the training loader.
+        eval_batches: Of the evaluation loader.
+        learning: On one batch.
+        training: Of a few steps.
+        reload: Of saving and loading.
+        memory: Of the virtual GPU.
+        record: Of a script.
+        refused: What the pipeline said when the subject could not be built.
+        real_weights: Whether the model has the weights that the run starts from.
+        real_data: Whether the rows are those of the run.
+        reasons: Why something was not looked at: name of the attribute above to words.
+        places: Section of a recipe (`lora`, `training`, `model`, ...) to `file:line`.
+    """
+
+    name: str
+    kind: str
+    recipe: Recipe | None = None
+    text: Text | None = None
+    setup: Setup | None = None
+    train: Rows | None = None
+    evaluation: Rows | None = None
+    batches: Batches | None = None
+    eval_batches: Batches | None = None
+    learning: Learning | None = None
+    training: Training | None = None
+    reload: Reload | None = None
+    memory: VramReport | Failure | None = None
+    record: Record | None = None
+    refused: Failure | None = None
+    real_weights: bool = True
+    real_data: bool = True
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def need(self, what: str) -> Any:
+        """What was seen of one kind.
+
+        Raises:
+            NotApplicable: The subject has nothing of that kind.
+            NotMeasured: It was not looked at, or broke while it was.
+        """
+        found = getattr(self, what)
+        if found is None:
+            if what in ("evaluation", "eval_batches") and what not in self.reasons:
+                raise NotApplicable("there is no evaluation set")
+            if what == "record" and self.kind != "script":
+                raise NotApplicable("it is about what scripts do")
+            raise NotMeasured(self.reasons.get(what, f"{what} was not looked at"))
+        return found
+
+    def rows(self, what: str) -> tuple[Row, ...]:
+        """Rows of batches of one kind, where there are any with labels."""
+        found: Batches = self.need(what)
+        if not found.rows:
+            raise NotMeasured("no batch could be made")
+        return found.rows
+
+    def place(self, key: str) -> str:
+        """`file:line` of a recipe key, or of the object that stands for its section."""
+        if self.recipe is not None and self.recipe.source is not None:
+            return self.recipe.place(key)
+        return self.places.get(key, self.places.get(key.partition(".")[0], ""))

@@ -1,0 +1,173 @@
+"""FT413 to FT416 and FT424 to FT426: what a few steps of training show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from ftcheck.checks.explained import explained
+from ftcheck.checks.facts import Training
+from ftcheck.checks.finding import Finding, Level, Severity
+from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.seen import Seen
+
+__all__: list[str] = []
+
+_ROUNDING: Final = 1e-3
+"""Relative difference of losses in float32 that reordering sums explains, with room."""
+
+
+def _training(seen: Seen) -> Training:
+    training: Training = seen.need("training")
+    return training
+
+
+@check("FT413", "dropout-off-in-training", Level.STEP, Severity.WARNING)
+def dropout_off(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Dropout is off while training: something put the model into evaluation mode.
+
+    Bad: `model.eval()` in a callback or in `compute_loss`, and no `model.train()` after it.
+
+    Good: the mode as `Trainer` sets it.
+    """
+    off = _training(seen).dropout_off
+    if off:
+        yield self.finding(
+            f"{len(off)} dropouts are off in a training step",
+            evidence=off[:3],
+            key="training",
+            fix="Do not call model.eval() in what training calls.",
+        )
+
+
+@check("FT414", "dropout-on-in-evaluation", Level.STEP, Severity.WARNING)
+def dropout_on(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Dropout is on while evaluating: `eval_loss` is too high, and another one each time.
+
+    Bad: `model.train()` in `prediction_step` or `compute_loss`.
+
+    Good: the mode as `Trainer` sets it.
+    """
+    training = _training(seen)
+    if training.eval_metrics is None:
+        raise NotApplicable("nothing is evaluated")
+    if training.dropout_on_in_eval:
+        yield self.finding(
+            f"{len(training.dropout_on_in_eval)} dropouts are on while evaluating",
+            evidence=training.dropout_on_in_eval[:3],
+            key="training",
+            fix="Do not call model.train() in what evaluation calls.",
+        )
+
+
+@check("FT415", "weights-not-finite", Level.STATIC, Severity.ERROR)
+def not_finite(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Parameters hold NaN or infinity before training.
+
+    Bad: a checkpoint of a run that broke.
+
+    Good: `torch.isfinite(parameter).all()`
+    """
+    wrong = [one.name for one in seen.need("setup").parameters if not one.finite]
+    if wrong:
+        yield self.finding(
+            f"{len(wrong)} parameters hold NaN or infinity",
+            evidence=wrong[:3],
+            key="model.name_or_path",
+            fix="Load another checkpoint.",
+        )
+
+
+@check("FT424", "loss-not-finite", Level.STEP, Severity.ERROR)
+def nan_loss(self: Check, seen: Seen) -> Iterator[Finding]:
+    """The loss of a training step is NaN or infinite, which the Trainer's log shows as 0.
+
+    Bad: a batch whose labels are all −100, in a loss that divides by their number.
+
+    Good: rows without labels are filtered out.
+    """
+    training = _training(seen)
+    if not training.losses:
+        raise NotMeasured("no step was run")
+    count = sum(1 for loss in training.losses if not math.isfinite(loss))
+    if count or not training.finite:
+        yield self.finding(
+            f"{count} of {len(training.losses)} losses are no numbers"
+            + ("" if training.finite else ", and neither are weights after them"),
+            evidence=[", ".join(f"{loss:.3g}" for loss in training.losses)],
+            key="data",
+            fix="Look for rows without labels, infinite weights, and float16 that overflows.",
+        )
+
+
+@check("FT416", "not-deterministic", Level.STEP, Severity.WARNING)
+def not_deterministic(self: Check, seen: Seen) -> Iterator[Finding]:
+    """The same steps from the same start give other losses.
+
+    Something draws from a generator that no seed reaches, such as `random.SystemRandom`, or the
+    time. Reported where losses differ by more than 0.1 %.
+
+    Bad: a collator that seeds itself by the clock.
+
+    Good: generators that `transformers.set_seed` sets.
+    """
+    training = _training(seen)
+    if not training.repeat or not training.losses:
+        raise NotMeasured("the steps were not run twice")
+    first, again = training.losses, training.repeat
+    apart = max(abs(a - b) for a, b in zip(first, again, strict=False))
+    if apart > _ROUNDING * max(1.0, abs(first[0])):
+        yield self.finding(
+            f"the same steps give losses that differ by {apart:.3g}",
+            evidence=[", ".join(f"{loss:.4f}" for loss in losses) for losses in (first, again)],
+            key="training.seed",
+            fix="Draw what is random from generators that set_seed sets.",
+        )
+
+
+@check("FT425", "frozen-weights-change", Level.STEP, Severity.ERROR)
+def frozen_change(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Parameters that are not trained are other ones after three steps.
+
+    Bad: a callback that writes to the base.
+
+    Good: `requires_grad=True` for what is to change.
+    """
+    changed = [
+        name for name in _training(seen).changed_frozen
+        if not (seen.need("setup").quantized and name.endswith("bias"))
+    ]  # fmt: skip
+    if changed:
+        yield self.finding(
+            f"{len(changed)} parameters that are not trained have changed",
+            evidence=changed[:3],
+            key="training",
+            fix="Look for what writes to them.",
+        )
+
+
+@check("FT426", "training-fails", Level.STEP, Severity.ERROR)
+def fails(self: Check, seen: Seen) -> Iterator[Finding]:
+    """The first steps of training, or of evaluating, raise an error.
+
+    What other checks explain is left to them.
+
+    Bad: a loss that is not connected to any trained parameter.
+
+    Good: three steps that run.
+    """
+    tried = (seen.training, seen.record, seen.batches)
+    failures = [seen.refused, *(one.failure for one in tried if one is not None)]
+    for failure in failures:
+        if failure is None:
+            continue
+        why = explained(failure)
+        yield self.finding(
+            f"{failure.during}: {failure.kind}: {failure.text.splitlines()[0]}",
+            place=failure.place,
+            evidence=failure.text.splitlines()[1:6],
+            key="training",
+            fix=why,
+        )
+        return
