@@ -71,6 +71,8 @@ class Places:
 
     def beside(self, path: Any) -> str:
         """The folder that stands for one that the script writes to."""
+        if str(path).startswith(str(self._folder)):
+            return str(path)
         plain = Path(str(path)).expanduser().absolute()
         return str(self._folder / "saved" / plain.relative_to(plain.anchor))
 

@@ -101,6 +101,14 @@ class _Audit:
             if place:
                 audit.recorder.places["trainer"] = place
 
+        given = transformers.TrainingArguments.__init__
+
+        def argued(own: Any, *arguments: Any, **named: Any) -> None:
+            given(own, *arguments, **named)
+            if not audit.recorder.in_training and own.output_dir:  # the trainer makes that folder
+                own.output_dir = audit.places.beside(own.output_dir)
+
+        transformers.TrainingArguments.__init__ = argued
         transformers.Trainer.train = train
         transformers.Trainer.__init__ = made
         tokenizer = transformers.PreTrainedTokenizerBase
@@ -160,7 +168,6 @@ class _Audit:
             if hasattr(arguments, name):
                 setattr(arguments, name, type(getattr(arguments, name))("no"))
         arguments.load_best_model_at_end, arguments.eval_on_start = False, False
-        arguments.output_dir = self.places.beside(arguments.output_dir)
         for callback in list(trainer.callback_handler.callbacks):
             if type(callback).__name__ == "EarlyStoppingCallback":  # it wants evaluations
                 trainer.remove_callback(callback)

@@ -41,6 +41,7 @@ def nothing(self: Check, seen: Seen) -> Iterator[Finding]:
             yield self.finding(
                 failure.text.splitlines()[0].rstrip("."),
                 evidence=failure.text.splitlines()[1:],
+                place=failure.place,
                 key="lora.target_modules",
                 fix="Name modules of this model.",
             )

@@ -147,7 +147,7 @@ def frozen_change(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
-@check("FT426", "training-fails", Level.STEP, Severity.ERROR)
+@check("FT426", "training-fails", Level.STATIC, Severity.ERROR)
 def fails(self: Check, seen: Seen) -> Iterator[Finding]:
     """The first steps of training, or of evaluating, raise an error.
 

@@ -46,11 +46,19 @@ def lora(model: Any = None, **config: Any) -> Any:
     """The base with LoRA on `c_attn`."""
     from peft import LoraConfig, get_peft_model
 
-    given = {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn"], "task_type": "CAUSAL_LM"}
+    given = {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["c_attn"],
+        "task_type": "CAUSAL_LM",
+        "fan_in_fan_out": True,
+    }
     return get_peft_model(model or base(), LoraConfig(**{**given, **config}))
 
 
-def rows(texts: Sequence[str] = TEXTS, *, length: int = 48, eos: bool = True) -> list[dict[str, Any]]:
+def rows(
+    texts: Sequence[str] = TEXTS, *, length: int = 48, eos: bool = True
+) -> list[dict[str, Any]]:
     """Rows padded on the right, with pads masked in the labels."""
     words = tokenizer()
     made = []

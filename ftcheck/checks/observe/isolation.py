@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ def _alone(folder: Path) -> None:
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its forks
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    warnings.simplefilter("ignore")  # a filter of "error" is meant for the subject's own code
     import torch
 
     # The threads of OpenMP did not come along; waiting for them would never end.

@@ -1,0 +1,1 @@
+"""Tests of what turns scripts and trainers into subjects."""

@@ -1,0 +1,30 @@
+"""A training loop of its own."""
+
+import sys
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+place, mistake = sys.argv[1], sys.argv[2]
+
+
+def main():
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(place)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    texts = [f"def f_{n}(a):\n    return a + {n}\n" for n in range(40)]
+    model.train()
+    for start in range(0, 40, 4):
+        batch = tokenizer(texts[start : start + 4], return_tensors="pt", padding=True)
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        if mistake == "shifted":
+            labels = torch.cat([labels[:, 1:], labels.new_full((4, 1), -100)], dim=1)
+        optimizer.zero_grad()
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+
+
+if __name__ == "__main__":
+    main()
