@@ -37,7 +37,7 @@ class Recorder:
         self.places: dict[str, str] = {}
         self.trained = False
         self.in_training = False
-        self.seeded = {"numpy": False, "random": False}
+        self.seeded = {"numpy": False, "random": False, "torch": False}
         self.base: dict[str, Any] = {}
         self.tokenizer: Any = None
         self.merged: set[int] = set()
@@ -70,6 +70,7 @@ class Recorder:
         import datasets
         import numpy as np
         import peft
+        import torch
         import transformers
         from transformers.generation.utils import GenerationMixin
 
@@ -97,6 +98,9 @@ class Recorder:
         self._around(datasets.Dataset, "train_test_split",
                      functools.partial(self._shuffled, "train_test_split"))  # fmt: skip
         self._around(datasets.Dataset, "map", self._mapped, after=True)
+        self._around(peft.PeftModel, "__init__",
+                     lambda *_, **__: self.note("wrap", seeded=self.seeded["torch"]))  # fmt: skip
+        self._seeds(torch, "torch", "manual_seed")
         self._seeds(np.random, "numpy")
         self._seeds(random, "random")
         inner = random.shuffle
@@ -140,15 +144,16 @@ class Recorder:
 
         setattr(kind, name, patched)
 
-    def _seeds(self, module: Any, name: str) -> None:
-        inner = module.seed
+    def _seeds(self, module: Any, name: str, function: str = "seed") -> None:
+        inner = getattr(module, function)
 
         @functools.wraps(inner)
         def seed(*arguments: Any, **named: Any) -> Any:
-            self.seeded[name] = True
+            if self._depth == 0:
+                self.seeded[name] = True
             return inner(*arguments, **named)
 
-        module.seed = seed
+        setattr(module, function, seed)
 
     # ------------------------------------------------------------------ what is noted
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from ftcheck.checks.explained import sentence_of
 from ftcheck.checks.facts import Adapter, Setup
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, check
@@ -39,7 +40,7 @@ def nothing(self: Check, seen: Seen) -> Iterator[Finding]:
         named = "lora.target_modules" in failure.text or "Target modules" in failure.text
         if named and ("no module of" in failure.text or "not found" in failure.text):
             yield self.finding(
-                failure.text.splitlines()[0].rstrip("."),
+                sentence_of(failure)[0],
                 evidence=failure.text.splitlines()[1:],
                 place=failure.place,
                 key="lora.target_modules",
@@ -327,4 +328,24 @@ def rank(self: Check, seen: Seen) -> Iterator[Finding]:
         if isinstance(r, int) and isinstance(width, int) and seen.real_weights and r >= width:
             yield self.finding(
                 f"r is {r}, and the model is {width} wide", key="lora.r", fix="Set r to 8 … 64."
+            )
+
+
+@check("FT314", "adapter-drawn-unseeded", Level.STATIC, Severity.NOTE)
+def unseeded(self: Check, seen: Seen) -> Iterator[Finding]:
+    """The adapter is drawn before any seed is set: every run starts from another one.
+
+    `Trainer` sets `args.seed` when it is made, which is after `get_peft_model`.
+
+    Bad: `get_peft_model(model, config)` at the top of a script.
+
+    Good: `transformers.set_seed(42)` above it.
+    """
+    for call in seen.need("record").of("wrap"):
+        if not call.facts["seeded"]:
+            yield self.finding(
+                "the adapter is drawn before a seed is set: every run starts from another one",
+                place=call.place,
+                key="training.seed",
+                fix="Call transformers.set_seed before get_peft_model.",
             )

@@ -7,7 +7,7 @@ from typing import Final
 
 from ftcheck.checks.facts import Failure
 
-__all__ = ["EXPLAINED", "explained"]
+__all__ = ["EXPLAINED", "explained", "said_elsewhere", "sentence_of"]
 
 EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("did not return a loss", "Give the rows labels, or use a collator that makes them."),
@@ -28,6 +28,8 @@ EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("purely quantized", "Put an adapter on the quantized model."),
     ("is not supported for `8-bit`", "Leave a quantized model where it was loaded."),
     ("is not supported for `4-bit`", "Leave a quantized model where it was loaded."),
+    ("CUDA Setup failed",
+     "Install the bitsandbytes wheel for the CUDA version of torch: python -m bitsandbytes says."),
     ("CUDA is required but not available for bitsandbytes",
      "Upgrade to transformers 4.57 and bitsandbytes 0.49, which quantize on a CPU."),
     ("Some modules are dispatched on the CPU", 'Set device_map={"": 0}, or a smaller model.'),
@@ -60,3 +62,27 @@ def explained(failure: Failure) -> str:
         if re.search(re.escape(part), failure.text, re.IGNORECASE):
             return sentence
     return ""
+
+
+_SAID_ELSEWHERE: Final = (
+    "Target modules", "lora.target_modules", "generation.prompts", "did not return a loss",
+    "padding token", "same device",
+)  # fmt: skip
+"""Parts of messages that have checks of their own: FT301, FT905, FT201, FT213, FT601."""
+
+
+def said_elsewhere(failure: Failure) -> bool:
+    """Whether a check of its own says what failed."""
+    return any(part in failure.text for part in _SAID_ELSEWHERE)
+
+
+def sentence_of(failure: Failure) -> tuple[str, str]:
+    """The first line of a message, without the place and the key that it begins with, and the key.
+
+    Errors of the pipeline read `file:line: section.key: what was found.`
+    """
+    line = failure.text.splitlines()[0].rstrip(".")
+    found = re.match(r"(?:.*?: )?([a-z_]+(?:\.[a-z_]+)?): (.*)", line)
+    if failure.kind == "InputError" and found is not None:
+        return found.group(2), found.group(1)
+    return line, ""

@@ -85,6 +85,8 @@ def does_not_fall(self: Check, seen: Seen) -> Iterator[Finding]:
         raise NotMeasured(_why(learning, "no step was run on one batch"))
     if not setup.trainable or float(setup.arguments.get("learning_rate") or 0.0) < 1e-6:
         raise NotApplicable("nothing is trained at a rate that shows in some steps")
+    if _said_elsewhere(seen, setup):
+        raise NotApplicable("another check says why it cannot")
     best, last = min(learning.losses), learning.losses[-1]
     if _explodes(start, last) or not math.isfinite(start):
         raise NotApplicable("it explodes, or is NaN")
@@ -96,6 +98,15 @@ def does_not_fall(self: Check, seen: Seen) -> Iterator[Finding]:
             key="training",
             fix="Look at what compute_loss returns, and at what the labels are.",
         )
+
+
+def _said_elsewhere(seen: Seen, setup: Setup) -> bool:
+    """Whether the adapter is scaled to nothing (FT304), or the optimizer lacks what is trained
+    (FT401)."""
+    scaled = any(adapter.config.get("lora_alpha") == 0 for adapter in setup.adapters)
+    held = seen.training.in_optimizer if seen.training is not None else None
+    trained = {one.name for one in setup.trainable}
+    return scaled or (held is not None and not trained & held)
 
 
 @check("FT420", "loss-explodes", Level.STEP, Severity.ERROR)
@@ -176,6 +187,8 @@ def without_gradient(self: Check, seen: Seen) -> Iterator[Finding]:
         raise NotMeasured("no step was run")
     if setup.arguments.get("learning_rate") == 0:
         raise NotApplicable("the learning rate is zero")
+    if _said_elsewhere(seen, setup):
+        raise NotApplicable("another check says why")
     groups: dict[str, list[float]] = defaultdict(list)
     for name, norm in training.gradients.items():
         if "lora_A" not in name and "lora_embedding" not in name:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from ftcheck.checks.explained import explained
-from ftcheck.checks.facts import Training
+from ftcheck.checks.explained import explained, said_elsewhere, sentence_of
+from ftcheck.checks.facts import Failure, Training
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -147,6 +147,12 @@ def frozen_change(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
+def _next_step(failure: Failure) -> str:
+    """What an error of the pipeline says to do: its second line."""
+    lines = failure.text.splitlines()
+    return lines[1] if failure.kind == "InputError" and len(lines) > 1 else ""
+
+
 @check("FT426", "training-fails", Level.STATIC, Severity.ERROR)
 def fails(self: Check, seen: Seen) -> Iterator[Finding]:
     """The first steps of training, or of evaluating, raise an error.
@@ -160,14 +166,15 @@ def fails(self: Check, seen: Seen) -> Iterator[Finding]:
     tried = (seen.training, seen.record, seen.batches)
     failures = [seen.refused, *(one.failure for one in tried if one is not None)]
     for failure in failures:
-        if failure is None:
+        if failure is None or said_elsewhere(failure):
             continue
-        why = explained(failure)
+        sentence, key = sentence_of(failure)
+        kind = "" if failure.kind == "InputError" else f" {failure.kind}:"
         yield self.finding(
-            f"{failure.during}: {failure.kind}: {failure.text.splitlines()[0]}",
+            f"{failure.during}:{kind} {sentence}",
             place=failure.place,
             evidence=failure.text.splitlines()[1:6],
-            key="training",
-            fix=why,
+            key=key or "training",
+            fix=explained(failure) or _next_step(failure),
         )
         return

@@ -317,3 +317,25 @@ def best_deleted(self: Check, seen: Seen) -> Iterator[Finding]:
             change={"training.load_best_model_at_end": True},
             severity=Severity.WARNING if setup.early_stopping else None,
         )
+
+
+@check("FT427", "warmup-of-one-step", Level.STATIC, Severity.WARNING)
+def warmup_of_one(self: Check, seen: Seen) -> Iterator[Finding]:
+    """A warm-up of 1.0 is one step, not the whole run.
+
+    `warmup_steps` takes a share below 1 and steps from 1 on (transformers 5): 1.0 is on the side of
+    steps.
+
+    Bad: `warmup_ratio=1.0`, `warmup_steps=1.0`
+
+    Good: `warmup_steps=0.03` for a share, an integer for steps.
+    """
+    setup: Setup = seen.need("setup")
+    for name in ("warmup_steps", "warmup_ratio"):
+        value = setup.arguments.get(name)
+        if isinstance(value, float) and value == 1.0:
+            yield self.finding(
+                f"{name} is 1.0, which is one step, not the whole run",
+                key=f"training.{name}",
+                fix="Write 1 for one step, or a share below 1.",
+            )
