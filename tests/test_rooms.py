@@ -35,7 +35,14 @@ ROOMS: dict[str, list[str]] = {
     "memory.validation": RUNS,
     "checks": RUNS,
     "checks.observe": [*RUNS, "memory.prediction", "checks"],
-    "audit": [*RUNS, "memory.stand_in", "memory.published", "checks", "checks.observe"],
+    "audit": [
+        *RUNS,
+        "memory.stand_in",
+        "memory.published",
+        "memory.budget",
+        "checks",
+        "checks.observe",
+    ],
     "report": [*BASE, "pipeline.result", "memory", "checks.finding"],
     "cli": [*BASE, "recipe", "assets", "pipeline", "memory", "checks", "audit", "report"],
 }

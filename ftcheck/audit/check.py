@@ -12,9 +12,10 @@ from ftcheck.audit.recipe import recipe_subject
 from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import CheckReport, Level
 from ftcheck.checks.observe.looking import Say, look_at, refused
-from ftcheck.checks.registry import selected
+from ftcheck.checks.registry import selected, within
 from ftcheck.checks.runner import judge
 from ftcheck.errors import InputError, Unavailable
+from ftcheck.memory.budget import budget_of
 from ftcheck.recipe import Recipe
 
 __all__ = ["ALL_LEVELS", "check", "check_recipe"]
@@ -49,8 +50,9 @@ def check_recipe(
         InputError: An unknown check or budget.
         Unavailable: The configuration of the model cannot be had.
     """
+    budget_of(recipe)  # refuses an unknown card before the long looks
     checks = selected(select or recipe.checks.select, ignore)
-    checks = tuple(one for one in checks if one.level in levels)
+    checks = within(checks, levels)
     accepted = {**recipe.checks.accept, **(accept or {})}
     begun = time.monotonic()
     assumptions: list[str] = []
@@ -64,7 +66,7 @@ def check_recipe(
             seen = refused(recipe.name, "recipe", _refusal(error), recipe=recipe)
         else:
             assumptions = subject.assumptions
-            asked = {one.level for one in checks}
+            asked = {one.level for one in checks}.intersection(levels)
             seen = look_at(subject, asked, say=say, timeout_s=timeout_s)
     return judge(
         seen,

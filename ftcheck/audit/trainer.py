@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ftcheck.checks.finding import CheckReport, Level
 from ftcheck.checks.observe.looking import Say, look_at
 from ftcheck.checks.observe.subject import Subject
-from ftcheck.checks.registry import selected
+from ftcheck.checks.registry import selected, within
 from ftcheck.checks.runner import judge
 from ftcheck.errors import FtcheckError, InputError
 
@@ -103,7 +103,7 @@ def check_trainer(
         InputError: It is no trainer, or a level or a name is unknown.
     """
     levels = levels_up_to(level)
-    checks = [one for one in selected(select, ignore) if one.level in levels]
+    checks = within(selected(select, ignore), levels)
     begun = time.monotonic()
     subject = trainer_subject(trainer)
     if tokenizer is not None:

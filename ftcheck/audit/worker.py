@@ -214,7 +214,7 @@ class _Audit:
 
     def judged(self, failure: Failure | None) -> Outcome:
         from ftcheck.checks.observe.looking import refused
-        from ftcheck.checks.registry import selected
+        from ftcheck.checks.registry import selected, within
         from ftcheck.checks.runner import judge
 
         job, name = self.job, Path(self.job.script).name
@@ -228,11 +228,7 @@ class _Audit:
             )
         else:
             seen = dataclasses.replace(self.seen, record=record)
-        checks = [
-            one
-            for one in selected(job.select, job.ignore)
-            if one.level in (*job.levels, Level.MEMORY)
-        ]
+        checks = within(selected(job.select, job.ignore), (*job.levels, Level.MEMORY))
         return Outcome(report=judge(seen, checks, accept=job.accept, assumptions=self.assumptions))
 
 

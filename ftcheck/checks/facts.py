@@ -297,6 +297,8 @@ class Training:
         losses: Of each micro-batch, as `training_step` returns them.
         gradients: Trainable parameter to the largest norm that its gradient had; 0 for none.
         moved: Trainable parameter to how far it went, relative to its size.
+        rounded: Trainable parameter to the share of its elements with a gradient that stayed as
+            they were.
         changed_frozen: Parameters that changed though they are not trained.
         in_optimizer: Names of the parameters that the optimizer holds.
         dropout_off: Dropouts that were off while training.
@@ -314,6 +316,7 @@ class Training:
     losses: tuple[float, ...] = ()
     gradients: Mapping[str, float] = field(default_factory=dict)
     moved: Mapping[str, float] = field(default_factory=dict)
+    rounded: Mapping[str, float] = field(default_factory=dict)
     changed_frozen: tuple[str, ...] = ()
     in_optimizer: frozenset[str] | None = None
     dropout_off: tuple[str, ...] = ()

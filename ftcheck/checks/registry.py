@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,16 @@ from ftcheck.recipe.values import did_you_mean
 if TYPE_CHECKING:
     from ftcheck.checks.seen import Seen
 
-__all__ = ["Check", "NotApplicable", "NotMeasured", "all_checks", "check", "find", "selected"]
+__all__ = [
+    "Check",
+    "NotApplicable",
+    "NotMeasured",
+    "all_checks",
+    "check",
+    "find",
+    "selected",
+    "within",
+]
 
 
 class NotApplicable(Exception):
@@ -82,6 +91,7 @@ class Check:
 
 
 _CHECKS: dict[str, Check] = {}
+_FAILS: Final = "FT426"
 _MODULES: Final = (
     "data", "tokens", "labels", "label_masks", "adapter", "training", "learning", "steps",
     "precision", "devices", "memory", "saving", "generation",
@@ -150,6 +160,11 @@ def selected(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Ch
         if not any(_fits(name, one) for one in all_checks()):
             raise _unknown(name)
     return tuple(one for one in all_checks() if _wanted(one, select, ignore))
+
+
+def within(checks: Sequence[Check], levels: Collection[Level]) -> tuple[Check, ...]:
+    """Those of some levels, and the one that says why a subject fails before any level."""
+    return tuple(one for one in checks if one.level in levels or one.code == _FAILS)
 
 
 def _wanted(one: Check, select: Sequence[str], ignore: Sequence[str]) -> bool:

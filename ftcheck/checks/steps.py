@@ -153,7 +153,7 @@ def _next_step(failure: Failure) -> str:
     return lines[1] if failure.kind == "InputError" and len(lines) > 1 else ""
 
 
-@check("FT426", "training-fails", Level.STATIC, Severity.ERROR)
+@check("FT426", "training-fails", Level.STEP, Severity.ERROR)
 def fails(self: Check, seen: Seen) -> Iterator[Finding]:
     """The first steps of training, or of evaluating, raise an error.
 

@@ -193,7 +193,7 @@ def auto_batch(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
-@check("FT418", "eval-keeps-logits", Level.STATIC, Severity.WARNING)
+@check("FT418", "eval-keeps-logits", Level.DATA, Severity.WARNING)
 def keeps_logits(self: Check, seen: Seen) -> Iterator[Finding]:
     """`compute_metrics` gets the logits of all evaluation rows at once.
 

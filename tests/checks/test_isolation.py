@@ -91,7 +91,7 @@ def test_nothing_of_the_trainer_or_the_process_changes(tmp_path: Path) -> None:
             "optimizer": (made.optimizer, made.lr_scheduler),
             "python": random.getstate(),
             "torch": torch.get_rng_state().tolist(),
-            "numpy": np.random.get_state()[1].tolist(),  # type: ignore[union-attr] # legacy state
+            "numpy": np.random.get_state(legacy=True)[1].tolist(),  # type: ignore[index] # a tuple, so asked
             "environment": dict(os.environ),
             "filters": list(warnings.filters),
             "threads": torch.get_num_threads(),

@@ -21,6 +21,8 @@ _ACCUMULATION: Final = 2
 _SAMPLED: Final = 4096
 _SCHEDULE_POINTS: Final = 2000
 _EVAL_ROWS: Final = 16
+_FEWEST: Final = 16
+"""Elements with a gradient from which it can be told whether they move."""
 
 
 def see_training(
@@ -36,13 +38,13 @@ def see_training(
         seen |= _changes(trainer)
     except Exception as error:  # noqa: BLE001 - what the user's training raises is a result
         seen["failure"] = failure_of(error, "training")
-        return _training(seen), None
+        return Training(**seen), None
     if trainer.eval_dataset is not None:
         try:
             _evaluate(trainer, seen)
         except Exception as error:  # noqa: BLE001 - the same
             seen["failure"] = failure_of(error, "evaluating")
-    return _training(seen), see_reload(subject, folder) if reload else None
+    return Training(**seen), see_reload(subject, folder) if reload else None
 
 
 def see_losses(subject: Subject, folder: Path) -> tuple[float, ...]:
@@ -52,11 +54,6 @@ def see_losses(subject: Subject, folder: Path) -> tuple[float, ...]:
     _in_small(subject.trainer, folder)
     _train(subject.trainer, seen)
     return tuple(seen["losses"])
-
-
-def _training(seen: dict[str, Any]) -> Training:
-    seen.pop("_before", None)
-    return Training(**seen)
 
 
 # ------------------------------------------------------------------------ the schedule
@@ -162,12 +159,17 @@ def _train(trainer: Any, seen: dict[str, Any]) -> None:
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     seen["in_optimizer"] = frozenset(names.get(id(one), "?") for one in held)
     gradients: dict[str, float] = {}
+    reached: dict[str, Any] = {}
+    trainer._ftcheck_reached = reached
     losses: list[float] = []
 
     def before_step(*_: Any) -> None:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 norm = 0.0 if parameter.grad is None else float(parameter.grad.float().norm())
+                if parameter.grad is not None:
+                    there = _sample(parameter.grad) != 0
+                    reached[name] = there | reached.get(name, there)
                 if name not in gradients or not gradients[name] >= norm:  # NaN stays
                     gradients[name] = norm
 
@@ -182,8 +184,7 @@ def _train(trainer: Any, seen: dict[str, Any]) -> None:
         return loss
 
     trainer.training_step = watched
-    seen["_before"] = _samples(model)
-    trainer._ftcheck_before = seen["_before"]
+    trainer._ftcheck_before = _samples(model)
     trainer.train()
     trainer.training_step = inner
     seen["losses"], seen["gradients"] = tuple(losses), gradients
@@ -213,7 +214,8 @@ def _changes(trainer: Any) -> dict[str, Any]:
     """How far parameters went, and whether they are finite."""
     import torch
 
-    before = trainer._ftcheck_before
+    before, reached = trainer._ftcheck_before, trainer._ftcheck_reached
+    rounded: dict[str, float] = {}
     moved: dict[str, float] = {}
     changed: list[str] = []
     finite = True
@@ -225,9 +227,17 @@ def _changes(trainer: Any) -> dict[str, Any]:
             finite = finite and bool(torch.isfinite(new).all())
             size = float(old.norm())
             moved[name] = float((new - old).norm()) / (size if size > 0 else 1.0)
+            there = reached.get(name)
+            if there is not None and int(there.sum()) >= _FEWEST:
+                rounded[name] = float((new == old)[there].float().mean())
         elif not torch.equal(old, new):
             changed.append(name)
-    return {"moved": moved, "changed_frozen": tuple(changed), "finite": finite}
+    return {
+        "rounded": rounded,
+        "moved": moved,
+        "changed_frozen": tuple(changed),
+        "finite": finite,
+    }
 
 
 # ------------------------------------------------------------------------ evaluating

@@ -1,5 +1,8 @@
 """A training loop of its own."""
 
+# mypy: ignore-errors
+# Written as people write them, without types.
+
 import sys
 
 import torch

@@ -1,5 +1,8 @@
 """The shape that most tutorials have; MISTAKE is replaced by the tests."""
 
+# mypy: ignore-errors
+# Written as people write them, without types.
+
 import argparse
 
 from datasets import load_dataset
