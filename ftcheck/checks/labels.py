@@ -285,9 +285,10 @@ def eos_ignored(self: Check, seen: Seen) -> Iterator[Finding]:
         if not places:
             continue
         at_the_end += 1
-        if all(row.labels[place] == IGNORED for place in places) and any(
-            label != IGNORED for label in row.labels
-        ):
+        if all(
+            row.labels[place] == IGNORED and row.labels[place - 1] != eos  # shifted: FT204
+            for place in places
+        ) and any(label != IGNORED for label in row.labels):
             ignored, shown = ignored + 1, row
     if not at_the_end:
         raise NotApplicable("no row has an EOS that the mask shows")
