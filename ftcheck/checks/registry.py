@@ -93,8 +93,8 @@ class Check:
 _CHECKS: dict[str, Check] = {}
 _FAILS: Final = "FT426"
 _MODULES: Final = (
-    "data", "tokens", "labels", "label_masks", "adapter", "training", "learning", "steps",
-    "precision", "devices", "memory", "saving", "generation",
+    "data", "tokens", "held_out", "labels", "label_masks", "adapter", "training", "learning",
+    "steps", "precision", "devices", "memory", "saving", "generation",
 )  # fmt: skip
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from typing import Final
 
 from ftcheck.checks.data import instructs, real_tokens
-from ftcheck.checks.facts import IGNORED, Batches, Row, Setup, Text
+from ftcheck.checks.facts import Batches, Row, Setup, Text
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
 
-__all__: list[str] = []
+__all__ = ["edges", "stripped"]
 
 
 def _text(seen: Seen) -> Text:
@@ -149,7 +147,7 @@ def mask_wrong(self: Check, seen: Seen) -> Iterator[Finding]:
     inverted, in_front, behind, padded = 0, 0, 0, 0
     shown: Row | None = None
     for row in rows:
-        first, last = _edges(row, pad)
+        first, last = edges(row, pad)
         if first == last or (first, last) == (0, len(row.ids)):
             continue
         padded += 1
@@ -188,7 +186,7 @@ def mask_wrong(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
-def _edges(row: Row, pad: int) -> tuple[int, int]:
+def edges(row: Row, pad: int) -> tuple[int, int]:
     """Where the text of a row begins and ends: without runs of the pad token."""
     first, last = 0, len(row.ids)
     while last > first and row.ids[last - 1] == pad:
@@ -266,7 +264,7 @@ def eos_missing(self: Check, seen: Seen) -> Iterator[Finding]:
     if text.eos is None:
         raise NotApplicable("the tokenizer has no EOS token")
     longest = max(len(row.ids) for row in rows)
-    whole = [row for row in rows if len(_stripped(row, text)) < longest]
+    whole = [row for row in rows if len(stripped(row, text)) < longest]
     if not whole:
         raise NotApplicable("every row was cut")
     ended = [row for row in whole if _ends_special(row, text)]
@@ -275,14 +273,14 @@ def eos_missing(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(
             f"{len(whole) - len(ended)} of {len(whole)} answers do not end in EOS ({why}): the "
             "model never learns to stop",
-            evidence=[f"the end of one: {text.show(_stripped(row, text)[-6:])}"],
+            evidence=[f"the end of one: {text.show(stripped(row, text)[-6:])}"],
             key="tokenization.append_eos",
             fix="Append tokenizer.eos_token to every answer.",
             change={"tokenization.append_eos": True},
         )
 
 
-def _stripped(row: Row, text: Text) -> tuple[int, ...]:
+def stripped(row: Row, text: Text) -> tuple[int, ...]:
     """Real tokens, by the mask if there is one, else by runs of the pad token."""
     if row.mask is not None and 0 in row.mask:
         return real_tokens(row, None)
@@ -297,101 +295,9 @@ def _stripped(row: Row, text: Text) -> tuple[int, ...]:
 
 
 def _ends_special(row: Row, text: Text) -> bool:
-    ids = _stripped(row, text)
+    ids = stripped(row, text)
     tail = ids[-3:]
     return any(token in text.specials or token == text.eos for token in tail)
-
-
-@check("FT218", "eval-prepared-differently", Level.DATA, Severity.WARNING)
-def eval_differs(self: Check, seen: Seen) -> Iterator[Finding]:
-    """Training and evaluation rows are labelled in different ways.
-
-    Their losses cannot be compared, and the best checkpoint is the best at another task. Compared:
-    the share of real tokens that have a label (0.3 apart), pads with labels (on one side from half
-    of the label tokens on, on the other under a tenth), and rows that end in EOS (nine in ten on
-    one side, one in ten on the other), and the three tokens that nine in ten rows begin with.
-
-    Bad: prompts masked in the training set alone.
-
-    Good: one function that prepares both.
-    """
-    text = seen.text
-    train, held_out = seen.rows("batches"), seen.rows("eval_batches")
-    one, other = _profile(train, text), _profile(held_out, text)
-    yield from _other_form(self, train, held_out, text)
-    if one["labels"] is None and other["labels"] is None:
-        raise NotApplicable("there are no labels")
-    if other["labels"] is None or one["labels"] is None:
-        side = "evaluation" if other["labels"] is None else "training"
-        yield self.finding(
-            f"{side} rows have no labels, the others have",
-            key="data",
-            fix="Prepare both with one function.",
-        )
-        return
-    for what, apart in (("labels", 0.3), ("pads", 0.45), ("eos", 0.8)):
-        left, right = one[what], other[what]
-        if left is not None and right is not None and abs(left - right) > apart:
-            yield self.finding(
-                f"{_PROFILES[what]}: {100 * left:.0f} % in training, {100 * right:.0f} % in "
-                "evaluation",
-                key="data",
-                fix="Prepare both with one function.",
-            )
-
-
-_PROFILES: Final = {
-    "labels": "real tokens with a label",
-    "pads": "label tokens that are pads",
-    "eos": "rows that end in EOS",
-}
-
-
-def _other_form(
-    self: Check, train: tuple[Row, ...], held_out: tuple[Row, ...], text: Text | None
-) -> Iterator[Finding]:
-    """Nine in ten rows of one side begin alike, and at most one in ten of the other does."""
-    pad = text.pad if text is not None else None
-    starts = [Counter(real_tokens(row, pad)[:3] for row in rows) for rows in (train, held_out)]
-    for mine, others in (starts, starts[::-1]):
-        start, count = mine.most_common(1)[0]
-        whole, there = mine.total(), others.total()
-        alike = whole >= 8 and there >= 8 and len(start) == 3 and count >= 0.9 * whole
-        if alike and others[start] <= 0.1 * there:
-            shown = others.most_common(1)[0][0]
-            yield self.finding(
-                "training and evaluation rows are written in different forms",
-                evidence=[]
-                if text is None
-                else [f"{count} of {whole} rows of one begin {text.show(start)}",
-                      f"{others[start]} of {there} of the other do; one begins {text.show(shown)}"],
-                key="data",
-                fix="Prepare both with one function.",
-            )  # fmt: skip
-            return
-
-
-def _profile(rows: tuple[Row, ...], text: Text | None) -> dict[str, float | None]:
-    labelled = [row for row in rows if row.labels is not None]
-    if not labelled:
-        return {"labels": None, "pads": None, "eos": None}
-    pad = text.pad if text is not None else None
-    real = with_label = pads = labels = 0
-    for row in labelled:
-        assert row.labels is not None
-        first, last = (0, len(row.ids)) if pad is None else _edges(row, pad)
-        real += last - first
-        inside = sum(1 for label in row.labels[first:last] if label != IGNORED)
-        every = sum(1 for label in row.labels if label != IGNORED)
-        with_label, pads, labels = with_label + inside, pads + every - inside, labels + every
-    ended = None
-    if text is not None and text.eos is not None:
-        ended = sum(1 for row in rows if _stripped(row, text)[-1:] == (text.eos,)) / len(rows)
-    return {
-        "labels": with_label / max(1, real),
-        "pads": pads / max(1, labels),
-        "eos": ended,
-    }
 
 
 @check("FT219", "tokenizer-of-another-model", Level.STEP, Severity.ERROR)
