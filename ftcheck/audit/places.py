@@ -32,6 +32,7 @@ class Places:
         stand_ins: Names on the hub to folders.
         assume: Told what stands in for what.
         loaded_adapter: Told the base that an adapter is loaded on.
+        device: Where models go that are loaded with a map.
     """
 
     def __init__(
@@ -40,9 +41,12 @@ class Places:
         stand_ins: Mapping[str, str],
         assume: Callable[[str], None],
         loaded_adapter: Callable[[Any], None],
+        *,
+        device: str = "cpu",
     ) -> None:
         self._folder, self._stand_ins = folder, dict(stand_ins)
         self._assume, self._loaded_adapter = assume, loaded_adapter
+        self._device = device
         self.stood_in = {"model": False, "data": False}
         self.off = False
 
@@ -67,7 +71,8 @@ class Places:
         self._saves(transformers.Trainer, "save_model")
         self._no_hub(transformers.Trainer, "push_to_hub")
         self._data(datasets)
-        _cuda_is_the_cpu()
+        if self._device == "cpu":
+            _cuda_is_the_cpu()
 
     def beside(self, path: Any) -> str:
         """The folder that stands for one that the script writes to."""
@@ -89,7 +94,7 @@ class Places:
                 if isinstance(named.get(key), (str, Path)):
                     named[key] = self._found(named[key])
             if named.get("device_map") is not None:
-                named["device_map"] = {"": "cpu"}
+                named["device_map"] = {"": self._device}
             if of_adapter and not self.off:
                 self._loaded_adapter(arguments[0] if arguments else named["model"])
             return inner(cls, *arguments, **named)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ftcheck.audit.on_card import see_devices
 from ftcheck.audit.trainer import LEVELS
 from ftcheck.audit.worker import Job, Outcome
 from ftcheck.checks.finding import CheckReport, Level
@@ -50,7 +51,7 @@ def check_script(
     Args:
         script: A `.py` file or a notebook.
         arguments: Of the script.
-        levels: To look at.
+        levels: To look at; with `memory` and `through` it runs on the virtual GPU as well.
         through: Go on with five steps of training, to see what the script saves, loads and
             generates.
         stand_ins: Names on the hub, to folders that answer for them.
@@ -73,15 +74,20 @@ def check_script(
                 f"--stand-in {name}={place}: there is no folder {place}",
                 next_step="Give a folder with config.json and a tokenizer.",
             )
+    chosen = {name: str(Path(place).resolve()) for name, place in (stand_ins or {}).items()}
+    on_card = None
+    if through and Level.MEMORY in levels:
+        on_card = see_devices(str(file), tuple(arguments), chosen, timeout_s)
     job = Job(
         script=str(file),
         arguments=tuple(arguments),
         levels=tuple(levels),
         through=through,
-        stand_ins={name: str(Path(place).resolve()) for name, place in (stand_ins or {}).items()},
+        stand_ins=chosen,
         select=tuple(select),
         ignore=tuple(ignore),
         accept=dict(accept or {}),
+        on_card=on_card,
     )
     with tempfile.TemporaryDirectory(prefix="ftcheck-audit-") as place:
         folder = Path(place)

@@ -21,7 +21,7 @@ from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import Level
 from ftcheck.checks.seen import Seen
 
-__all__ = ["Job", "Outcome", "main"]
+__all__ = ["Job", "Outcome", "main", "run_file"]
 
 _THROUGH_STEPS: Final = 5
 _LOOP_STEPS: Final = 8
@@ -40,6 +40,7 @@ class Job:
         select: Of the checks.
         ignore: Of the checks.
         accept: Of findings.
+        on_card: What the script raised on the virtual GPU; `None` for nothing.
     """
 
     script: str
@@ -50,6 +51,7 @@ class Job:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     accept: dict[str, str] = field(default_factory=dict)
+    on_card: Failure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,12 +194,8 @@ class _Audit:
 
         script = Path(self.job.script).resolve()
         sys.argv = [str(self.job.script), *self.job.arguments]
-        sys.path.insert(0, str(script.parent))
         try:
-            if script.suffix == ".ipynb":
-                _run_notebook(script)
-            else:
-                runpy.run_path(str(script), run_name="__main__")
+            run_file(script)
         except _Stop:
             return None
         except SystemExit as error:
@@ -228,6 +226,8 @@ class _Audit:
             )
         else:
             seen = dataclasses.replace(self.seen, record=record)
+        if job.on_card is not None:
+            seen = dataclasses.replace(seen, memory=job.on_card)
         checks = within(selected(job.select, job.ignore), (*job.levels, Level.MEMORY))
         return Outcome(report=judge(seen, checks, accept=job.accept, assumptions=self.assumptions))
 
@@ -236,6 +236,15 @@ _NOTHING: Final = (
     "{name} ended without training: no Trainer.train() was called, and no optimizer made steps on "
     "a model of transformers"
 )
+
+
+def run_file(script: Path) -> None:
+    """Run a script or a notebook as `python` would, in this process."""
+    sys.path.insert(0, str(script.parent))
+    if script.suffix == ".ipynb":
+        _run_notebook(script)
+    else:
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def _run_notebook(file: Path) -> None:

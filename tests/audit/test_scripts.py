@@ -60,6 +60,25 @@ def test_a_mistake_in_a_script_is_found_at_its_line(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mistake", ["", "inputs on the host"])
+def test_inputs_on_the_host_are_found_on_the_virtual_gpu(published: Path, mistake: str) -> None:
+    report = check_script(
+        published,
+        ["--mistake", mistake],
+        levels=(*DATA, Level.MEMORY),
+        through=True,
+        stand_ins=STAND_INS,
+    )
+    if not mistake:
+        assert codes(report) == set()
+        return
+    found = next(one for one in report.findings if one.code == "FT601")
+    assert "Expected all tensors to be on the same device" in found.sentence
+    number = int(found.place.rpartition(":")[2])
+    assert "loaded(**inputs)" in published.read_text(encoding="utf-8").splitlines()[number - 1]
+
+
+@pytest.mark.slow
 def test_gpt2_is_stood_in_for_where_it_is_not_on_this_machine(published: Path) -> None:
     report = check_script(published, levels=DATA)
     assert codes(report) == set()

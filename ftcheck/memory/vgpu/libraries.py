@@ -86,7 +86,7 @@ def _adapt_safe_open(module: Any) -> None:
     open_file = module.safe_open
 
     def safe_open(filename: Any, framework: str, device: Any = "cpu", **more: Any) -> Any:
-        on_card = str(device).partition(":")[0] == DEVICE_TYPE
+        on_card = str(device).partition(":")[0] in (DEVICE_TYPE, "cuda")
         return open_file(filename, framework, "cpu" if on_card else device, **more)
 
     _replace(open_file, safe_open)

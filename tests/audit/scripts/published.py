@@ -71,5 +71,8 @@ if mistake == "train mode":
     loaded.train()
 else:
     loaded.eval()
-inputs = tokenizer("The history of", return_tensors="pt").to(loaded.device)
+inputs = tokenizer("The history of", return_tensors="pt")
+if mistake != "inputs on the host":
+    inputs = inputs.to(loaded.device)
+print(loaded(**inputs).logits.shape)
 print(tokenizer.decode(loaded.generate(**inputs, max_new_tokens=5)[0]))
