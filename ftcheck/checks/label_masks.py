@@ -41,10 +41,10 @@ def mask_lost(self: Check, seen: Seen) -> Iterator[Finding]:
         masked = _masked_text(row, seen.text)
         if not masked:
             continue
-        batch = _collated(row, by_ids)
+        batch, moved = _collated(row, by_ids)
         if batch is None or batch.labels is None:
             continue
-        learned = sum(1 for place in masked if batch.labels[place] != IGNORED)
+        learned = sum(1 for place in masked if batch.labels[place + moved] != IGNORED)
         if learned >= _HALF * len(masked):
             lost, shown = lost + 1, row
         else:
@@ -63,24 +63,27 @@ def mask_lost(self: Check, seen: Seen) -> Iterator[Finding]:
 
 
 def _masked_text(row: Row, text: Text | None) -> list[int]:
-    """Places of tokens that are text, and have no label."""
+    """Places of tokens that are text, and have no label; the first has none in any case."""
     assert row.labels is not None
     pads = set(pad_places(row, text)) if text is not None else set()
     return [
         place
         for place, label in enumerate(row.labels)
-        if label == IGNORED and place < len(row.ids) and place not in pads
+        if label == IGNORED and 0 < place < len(row.ids) and place not in pads
     ]
 
 
-def _collated(row: Row, by_ids: dict[tuple[int, ...], Row]) -> Row | None:
-    """The row of a batch that a row of the data set became, padded on the right."""
+def _collated(row: Row, by_ids: dict[tuple[int, ...], Row]) -> tuple[Row | None, int]:
+    """The row of a batch that a row of the data set became, and by how much pads moved it."""
     if row.ids in by_ids:
-        return by_ids[row.ids]
+        return by_ids[row.ids], 0
+    length = len(row.ids)
     for ids, batch in by_ids.items():
-        if len(ids) > len(row.ids) and ids[: len(row.ids)] == row.ids:
-            return batch
-    return None
+        if len(ids) > length and ids[:length] == row.ids:
+            return batch, 0
+        if len(ids) > length and ids[-length:] == row.ids:
+            return batch, len(ids) - length
+    return None, 0
 
 
 @check("FT207", "label-mask-inverted", Level.DATA, Severity.ERROR)

@@ -248,6 +248,8 @@ def pad_places(row: Row, text: Text) -> list[int]:
     if text.pad == text.eos and last not in places:
         behind.discard(last)  # the EOS of the text
     in_front = set(range(first)) if first > 1 or text.pad != text.bos else set()
+    if text.pad == text.bos and first - 1 not in places:
+        in_front.discard(first - 1)  # the BOS of the text
     places |= behind | in_front
     return sorted(places)
 
@@ -274,21 +276,16 @@ def eos_ignored(self: Check, seen: Seen) -> Iterator[Finding]:
     for row in labelled(seen):
         assert row.labels is not None
         mask = row.mask or (1,) * len(row.ids)
-        places = [
-            place
-            for place, token in enumerate(row.ids)
-            if token == eos
-            and mask[place]
-            and place > 0
-            and not (row.mask is None and place + 1 < len(row.ids) and row.ids[place - 1] == eos)
-        ]
-        if not places:
+        real = [place for place, on in enumerate(mask) if on]
+        if row.mask is None:  # a run of EOS is padding, but for its first
+            real = real[: len(row.ids) - _run_at_the_end(row.ids, eos) + 1]
+        if not real or not real[-1] or row.ids[real[-1]] != eos:
             continue
+        place = real[-1]
         at_the_end += 1
-        if all(
-            row.labels[place] == IGNORED and row.labels[place - 1] != eos  # shifted: FT204
-            for place in places
-        ) and any(label != IGNORED for label in row.labels):
+        # Where labels are shifted by hand (FT204), that of EOS stands one place before it.
+        lost = row.labels[place] == IGNORED and row.labels[place - 1] != eos
+        if lost and any(label != IGNORED for label in row.labels):
             ignored, shown = ignored + 1, row
     if not at_the_end:
         raise NotApplicable("no row has an EOS that the mask shows")
@@ -301,6 +298,14 @@ def eos_ignored(self: Check, seen: Seen) -> Iterator[Finding]:
             key="tokenization.pad_token",
             fix="Give the tokenizer a pad token of its own, or mask labels by the attention mask.",
         )
+
+
+def _run_at_the_end(ids: tuple[int, ...], token: int) -> int:
+    """How many times a token stands at the end."""
+    count = 0
+    while count < len(ids) and ids[-1 - count] == token:
+        count += 1
+    return count
 
 
 @check("FT211", "labels-out-of-vocabulary", Level.DATA, Severity.ERROR)

@@ -91,7 +91,7 @@ def does_not_fall(self: Check, seen: Seen) -> Iterator[Finding]:
     best, last = min(learning.losses), learning.losses[-1]
     if _explodes(start, last) or not math.isfinite(start):
         raise NotApplicable("it explodes, or is NaN")
-    if best >= start - 1e-6 * max(1.0, abs(start)):
+    if best >= start:
         yield self.finding(
             f"the loss of one batch goes from {start:.4f} to {last:.4f} in "
             f"{len(learning.losses)} steps on it",
@@ -142,12 +142,11 @@ def _explodes(start: float, last: float) -> bool:
     return not math.isfinite(last) or last > 1.3 * start + 0.3
 
 
-@check("FT408", "loss-not-that-of-labels", Level.STEP, Severity.WARNING)
+@check("FT408", "loss-not-that-of-labels", Level.STEP, Severity.NOTE)
 def other_loss(self: Check, seen: Seen) -> Iterator[Finding]:
     """The trainer's loss is far from the mean over label tokens.
 
-    It may be meant (weights, distillation, smoothing). A warning where it is a constant part of it,
-    such as a half; else a note. Not looked at where the loss is not about the same labels.
+    It may be meant (weights, distillation): a note, from a quarter of the mean on.
 
     Bad: a loss that is divided by all tokens, pads included.
 
@@ -166,7 +165,6 @@ def other_loss(self: Check, seen: Seen) -> Iterator[Finding]:
             f"the trainer's own loss is {own:.3f} where the mean over label tokens is {mean:.3f}",
             key="training",
             fix="If it is to be the mean over label tokens, return outputs.loss.",
-            severity=Severity.NOTE,
         )
 
 
@@ -195,8 +193,8 @@ def without_gradient(self: Check, seen: Seen) -> Iterator[Finding]:
         if "lora_A" not in name and "lora_embedding" not in name:
             groups[_layer(name)].append(norm)
     silent = sorted(layer for layer, norms in groups.items() if not any(norms))
-    experts = [layer for layer in silent if "expert" in layer]
-    silent = [layer for layer in silent if layer not in experts]
+    passed_by = ("expert", "trainable_tokens")
+    silent = [layer for layer in silent if not any(part in layer for part in passed_by)]
     if silent:
         yield self.finding(
             f"no gradient reaches {len(silent)} of {len(groups)} modules that are trained",
@@ -208,7 +206,7 @@ def without_gradient(self: Check, seen: Seen) -> Iterator[Finding]:
 
 def _layer(name: str) -> str:
     """The module that a parameter belongs to, without what peft puts around its name."""
-    name = re.sub(r"\.(lora_[A-Za-z_]+|modules_to_save|trainable_tokens_\w+)\b.*", "", name)
+    name = re.sub(r"\.(lora_[A-Za-z_]+|modules_to_save)\b.*", "", name)
     name = name.removeprefix("base_model.model.")
     return name.rpartition(".")[0] if name.endswith((".weight", ".bias")) else name
 

@@ -122,6 +122,8 @@ def high(self: Check, seen: Seen) -> Iterator[Finding]:
 def warmup(self: Check, seen: Seen) -> Iterator[Finding]:
     """Half of the run or more is spent before the learning rate is reached.
 
+    The rate counts as reached at 95 % of it.
+
     Bad: `warmup_steps=500` in a run of 250 steps: it ends at half of its rate.
 
     Good: `warmup_ratio=0.03`
@@ -149,7 +151,7 @@ def warmup(self: Check, seen: Seen) -> Iterator[Finding]:
 
 @check("FT406", "too-few-steps", Level.STEP, Severity.ERROR)
 def too_few(self: Check, seen: Seen) -> Iterator[Finding]:
-    """The run has no optimizer step, or one.
+    """The run has no optimizer step, or an epoch is too short for one.
 
     Bad: 16 rows, `per_device_train_batch_size=8` and `gradient_accumulation_steps=64`.
 
@@ -276,7 +278,7 @@ def eval_loss(self: Check, seen: Seen) -> Iterator[Finding]:
     training = _training(seen)
     if training.eval_metrics is None:
         raise NotApplicable("nothing is evaluated")
-    if "eval_loss" not in training.eval_metrics:
+    if not any(name.endswith("_loss") for name in training.eval_metrics):
         yield self.finding(
             "evaluating reports no eval_loss",
             evidence=[

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import random
 import signal
 import sys
 import tempfile
@@ -104,9 +105,11 @@ def _kill(process: int) -> None:
 def _fork(look: Look, folder: Path) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
+    drawn = random.getstate()
     process = os.fork()
     if process:
         return process
+    random.setstate(drawn)  # Python seeds it anew in every fork
     status = 1
     try:
         _alone(folder)

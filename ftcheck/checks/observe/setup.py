@@ -37,7 +37,7 @@ def see_setup(subject: Subject) -> Setup:
         given=frozenset(subject.recipe.training) if subject.recipe is not None else frozenset(),
         model_class=type(base).__name__,
         model_name=str(getattr(config, "_name_or_path", "") or getattr(base, "name_or_path", "")),
-        config=_plain_config(config),
+        config={**_plain_config(config), "loss_type": getattr(base, "loss_type", None)},
         positions=longest_context(base),
         absolute_positions=_absolute_positions(base),
         embedding_rows=int(_weight(embedding).shape[0]),

@@ -244,8 +244,8 @@ def _changes(trainer: Any) -> dict[str, Any]:
 
 
 def _evaluate(trainer: Any, seen: dict[str, Any]) -> None:
-    rows = trainer.eval_dataset
-    rows = next(iter(rows.values())) if isinstance(rows, dict) else rows
+    several = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {}
+    rows = next(iter(several.values())) if several else trainer.eval_dataset
     model, inner = trainer.model, trainer.prediction_step
 
     def watched(*arguments: Any, **named: Any) -> Any:
@@ -257,7 +257,8 @@ def _evaluate(trainer: Any, seen: dict[str, Any]) -> None:
     trainer.prediction_step = watched
     metrics = trainer.evaluate(eval_dataset=_few(rows))
     trainer.prediction_step = inner
-    seen["eval_metrics"] = tuple(metrics)
+    named = [metric.replace("eval_", f"eval_{one}_", 1) for one in several for metric in metrics]
+    seen["eval_metrics"] = tuple(named) if several else tuple(metrics)
     loss = metrics.get("eval_loss")
     seen["eval_loss"] = None if loss is None else float(loss)
     gc.collect()
