@@ -67,6 +67,7 @@ def test_other_forms(tmp_path: Path, style: str) -> None:
         assert text.count("| error | FT") == 2
 
 
+@pytest.mark.slow
 def test_a_recipe_is_mended_and_the_old_one_kept(tmp_path: Path) -> None:
     file = tmp_path / "my.toml"
     ftcheck_command("init", str(file), "--from", "quickstart", cwd=tmp_path)

@@ -133,7 +133,8 @@ def children_of(process: int) -> list[int]:
 
 def test_ctrl_c_leaves_no_child_behind(tmp_path: Path) -> None:
     running = subprocess.Popen(
-        [sys.executable, "-m", "ftcheck", "vram", "gpt2-wikitext2"],
+        # A suite that was started in the background ignores SIGINT, and so would its children.
+        ["env", "--default-signal=INT", sys.executable, "-m", "ftcheck", "vram", "gpt2-wikitext2"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
