@@ -22,7 +22,10 @@ from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, lora, trainer
 from tests.helpers.recipes import small_recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+pytestmark = [
+    pytest.mark.slow,  # all of them together
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
+]
 """What peft says of such models is not what is tested here."""
 
 

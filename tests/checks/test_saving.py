@@ -25,7 +25,10 @@ from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import TEXTS, base, check_one, found, lora, rows, tokenizer, trainer
 from tests.helpers.recipes import small_recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+pytestmark = [
+    pytest.mark.slow,  # all of them together
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
+]
 """What the libraries say of such trainers is not what is tested here."""
 
 ERROR, WARNING, NOTE = Severity
@@ -362,20 +365,17 @@ def test_a_way_to_generate_that_is_sound_is_left_alone(
 
 
 def prompted(prompt: str) -> Any:
-    return small_recipe(f'generation.prompts=["{prompt}"]', "generation.max_new_tokens=8")
+    return small_recipe(f'generation.prompts=["{prompt}"]')
 
 
 @catches("FT905")
+@leaves_alone("FT905")
 def test_a_prompt_of_a_recipe_that_fills_the_context_is_an_error() -> None:
+    (outcome,) = check_recipe(prompted("def main():"), select=["FT905"]).outcomes
+    assert outcome.status is Status.PASSED
     (finding,) = check_recipe(prompted("def " * 400), select=["FT905"]).findings
     assert finding.severity is ERROR
     assert finding.key == "generation.prompts"
-
-
-@leaves_alone("FT905")
-def test_a_prompt_of_a_recipe_that_fits_is_left_alone() -> None:
-    (outcome,) = check_recipe(prompted("def main():"), select=["FT905"]).outcomes
-    assert outcome.status is Status.PASSED
 
 
 def asked(alike: int, *, masked: bool = True) -> list[dict[str, Any]]:

@@ -20,7 +20,10 @@ from ftcheck.checks.runner import judge
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, lora, rows, tokenizer, trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about what is built wrong
+pytestmark = [
+    pytest.mark.slow,  # all of them together
+    pytest.mark.filterwarnings("ignore"),  # of the libraries, about what is built wrong
+]
 
 EOS = 2047  # also BOS and the pad token of the toy tokenizer
 OWN = 93  # "~", which is neither
