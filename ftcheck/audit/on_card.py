@@ -14,6 +14,7 @@ from ftcheck.checks.facts import Failure
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.errors import FtcheckError
 from ftcheck.memory.vgpu import run
+from ftcheck.pipeline.training import cut_short
 
 __all__ = ["see_devices"]
 
@@ -73,16 +74,8 @@ def _train_in_small(places: Places) -> None:
     inner = transformers.Trainer.train
 
     def train(trainer: Any, *_: Any, **__: Any) -> Any:
-        arguments = trainer.args
-        arguments.max_steps = _STEPS
-        arguments.output_dir = places.beside(arguments.output_dir)
-        for name in ("eval_strategy", "save_strategy"):
-            if hasattr(arguments, name):
-                setattr(arguments, name, type(getattr(arguments, name))("no"))
-        arguments.load_best_model_at_end, arguments.eval_on_start = False, False
-        for callback in list(trainer.callback_handler.callbacks):
-            if type(callback).__name__ == "EarlyStoppingCallback":
-                trainer.remove_callback(callback)
+        cut_short(trainer, _STEPS)
+        trainer.args.output_dir = places.beside(trainer.args.output_dir)
         return inner(trainer)
 
     transformers.Trainer.train = train

@@ -10,14 +10,12 @@ import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ftcheck.assets import eval_file, model_dir, train_file
 from ftcheck.memory.published import published_model
 
 __all__ = ["Places"]
-
-_GPT2: Final = ("gpt2", "distilgpt2")
 
 
 class Places:
@@ -69,7 +67,7 @@ class Places:
         ):  # fmt: skip
             self._saves(kind, "save_pretrained")
         self._saves(transformers.Trainer, "save_model")
-        self._no_hub(transformers.Trainer, "push_to_hub")
+        transformers.Trainer.push_to_hub = lambda *_, **__: None
         self._data(datasets)
         if self._device == "cpu":
             _cuda_is_the_cpu()
@@ -118,12 +116,8 @@ class Places:
         setattr(kind, name, patched)
 
     def _once(self, path: Any) -> str:
-        """Beside, unless it is there already, as where one saving calls another."""
-        there = self.off or str(path).startswith(str(self._folder))
-        return str(path) if there else self.beside(path)
-
-    def _no_hub(self, kind: Any, name: str) -> None:
-        setattr(kind, name, lambda *_, **__: None)
+        """Beside, while the script itself runs."""
+        return str(path) if self.off else self.beside(path)
 
     def _found(self, name: Any) -> str:
         """Where a name is answered: what the script saved, a stand-in, or itself."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ftcheck.audit.shrunken import full_modules, shrunken_checkpoint
-from ftcheck.checks.observe.subject import Subject
+from ftcheck.checks.observe.rows import MOST_ROWS
+from ftcheck.checks.observe.subject import Subject, evenly
 from ftcheck.errors import Unavailable
 from ftcheck.memory.stand_in import configuration, has_weights, other_tokenizer, own_tokenizer
 from ftcheck.pipeline.adapter import wrap
@@ -25,7 +26,6 @@ __all__ = ["recipe_subject"]
 
 _MOST_PARAMETERS: Final = 60_000_000
 """Parameters up to which the real model is looked at."""
-_MOST_ROWS: Final = 2000
 
 
 def recipe_subject(recipe: Recipe, folder: Path, *, real_model: bool = False) -> Subject:
@@ -62,7 +62,6 @@ def recipe_subject(recipe: Recipe, folder: Path, *, real_model: bool = False) ->
         trainer=trainer,
         tokenizer=tokenizer,
         recipe=recipe,
-        texts=(_texts(raw.train, raw), _texts(raw.evaluation, raw)),
         cut=(counts.cut, counts.real + counts.cut),
         real_weights=real_weights,
         real_data=real_data,
@@ -92,8 +91,8 @@ def _data(recipe: Recipe, assumptions: list[str]) -> tuple[RawData, bool]:
 def _sampled(raw: RawData, assumptions: list[str]) -> tuple[RawData, float]:
     """At most 2,000 rows of each split, evenly, and how many rows stand behind each."""
     total = len(raw.train)
-    if total > _MOST_ROWS:
-        assumptions.append(f"data: {_MOST_ROWS:,} of {total:,} rows were looked at, evenly spread")
+    if total > MOST_ROWS:
+        assumptions.append(f"data: {MOST_ROWS:,} of {total:,} rows were looked at, evenly spread")
     few = dataclasses.replace(
         raw,
         train=_few(raw.train),
@@ -103,14 +102,7 @@ def _sampled(raw: RawData, assumptions: list[str]) -> tuple[RawData, float]:
 
 
 def _few(rows: Dataset) -> Dataset:
-    total = len(rows)
-    if total <= _MOST_ROWS:
-        return rows
-    return rows.select([number * total // _MOST_ROWS for number in range(_MOST_ROWS)])
-
-
-def _texts(rows: Any, raw: RawData) -> tuple[str, ...]:
-    return () if rows is None else tuple(str(text) for text in rows[raw.text_column])
+    return rows if len(rows) <= MOST_ROWS else rows.select(evenly(len(rows), MOST_ROWS))
 
 
 def _small(

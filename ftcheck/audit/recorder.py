@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftcheck.checks.facts import Call, Record
+from ftcheck.pipeline.adapter import unwrapped
 
 __all__ = ["Recorder", "base_sample"]
 
@@ -191,7 +192,7 @@ class Recorder:
         ids = arguments[0] if arguments else named.get("input_ids", named.get("inputs"))
         if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
             return
-        base = own.get_base_model() if hasattr(own, "get_base_model") else own
+        base = unwrapped(own)
         mask = named.get("attention_mask")
         config = named.get("generation_config") or getattr(base, "generation_config", None)
         pad = named.get("pad_token_id", getattr(config, "pad_token_id", None))
@@ -286,7 +287,7 @@ def _few_rows(
 
 def base_sample(model: Any) -> dict[str, Any]:
     """Some elements of each weight of a base model, by its name without what peft adds."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = unwrapped(model)
     found: dict[str, Any] = {}
     for name, value in base.named_parameters():
         if "lora_" in name or "modules_to_save" in name or not value.is_floating_point():

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,7 +88,10 @@ def check_script(
         accept=dict(accept or {}),
         on_card=on_card,
     )
-    with tempfile.TemporaryDirectory(prefix="ftcheck-audit-") as place:
+    with tempfile.TemporaryDirectory(
+        prefix="ftcheck-audit-",
+        ignore_cleanup_errors=True,  # processes of the script may still be ending
+    ) as place:
         folder = Path(place)
         (folder / "job").write_bytes(pickle.dumps(job))
         outcome = _run(folder, file.name, timeout_s, verbose=verbose)
@@ -126,7 +128,6 @@ def _run(folder: Path, name: str, timeout_s: float, *, verbose: bool) -> Outcome
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-            _wait_for(folder)
     answer = folder / "report"
     if answer.is_file():
         outcome: Outcome = pickle.loads(answer.read_bytes())  # noqa: S301 - ours
@@ -137,12 +138,6 @@ def _run(folder: Path, name: str, timeout_s: float, *, verbose: bool) -> Outcome
         f"{name}: its process ended with status {child.returncode} and no result:\n{last}",
         next_step="Run the script by itself first.",
     )
-
-
-def _wait_for(folder: Path) -> None:
-    """Let files that were being written settle, so that the folder can be deleted."""
-    if not (folder / "report").exists():
-        time.sleep(0.05)
 
 
 def _python_path() -> str:

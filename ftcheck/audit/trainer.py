@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ftcheck.checks.finding import CheckReport, Level
 from ftcheck.checks.observe.looking import Say, look_at
-from ftcheck.checks.observe.subject import Subject
+from ftcheck.checks.observe.subject import Subject, processing_of
 from ftcheck.checks.registry import selected, within
 from ftcheck.checks.runner import judge
 from ftcheck.errors import FtcheckError, InputError
@@ -68,13 +68,11 @@ def trainer_subject(trainer: Trainer, name: str = "") -> Subject:
         raise InputError(
             "the trainer has no training set", next_step="Give it one: train_dataset=..."
         )
-    tokenizer = getattr(trainer, "processing_class", None) or getattr(trainer, "tokenizer", None)
-    collator = trainer.data_collator
     return Subject(
         name=name or type(trainer).__name__,
         kind="trainer",
         trainer=trainer,
-        tokenizer=tokenizer or getattr(collator, "tokenizer", None),
+        tokenizer=processing_of(trainer) or getattr(trainer.data_collator, "tokenizer", None),
     )
 
 
@@ -108,7 +106,7 @@ def check_trainer(
     subject = trainer_subject(trainer)
     if tokenizer is not None:
         subject.tokenizer = tokenizer
-    seen = look_at(subject, _needed(levels, {one.level for one in checks}), say=say)
+    seen = look_at(subject, {one.level for one in checks}.intersection(levels), say=say)
     return judge(
         seen,
         checks,
@@ -116,10 +114,6 @@ def check_trainer(
         assumptions=subject.assumptions,
         seconds=time.monotonic() - begun,
     )
-
-
-def _needed(levels: Sequence[Level], asked: Collection[Level]) -> set[Level]:
-    return {level for level in levels if level in asked}
 
 
 OnFinding = Literal["raise", "warn"]

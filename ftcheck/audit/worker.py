@@ -20,6 +20,7 @@ from typing import Any, Final
 from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import Level
 from ftcheck.checks.seen import Seen
+from ftcheck.files import write_bytes
 
 __all__ = ["Job", "Outcome", "main", "run_file"]
 
@@ -133,13 +134,13 @@ class _Audit:
                 raise _Stop
         return self._in_small(trainer, inner)
 
-    def _look(self, trainer: Any, kind: str = "script") -> Seen:
+    def _look(self, trainer: Any) -> Seen:
         from ftcheck.audit.trainer import trainer_subject
         from ftcheck.checks.observe.looking import look_at
 
         print("ftcheck: training was reached", file=sys.stderr)
         subject = trainer_subject(trainer, Path(self.job.script).name)
-        subject.kind = kind
+        subject.kind = "script"
         if subject.tokenizer is None:
             subject.tokenizer = self.recorder.tokenizer
         subject.places = {
@@ -152,27 +153,16 @@ class _Audit:
         subject.real_data = not self.places.stood_in["data"]
         self.recorder.in_training = self.places.off = True
         try:
-            return look_at(subject, self.levels())
+            return look_at(subject, set(self.job.levels))
         finally:
             self.recorder.in_training = self.places.off = False
 
-    def levels(self) -> set[Level]:
-        return set(self.job.levels)
-
     def _in_small(self, trainer: Any, inner: Any) -> Any:
         from ftcheck.audit.recorder import base_sample
+        from ftcheck.pipeline.training import cut_short
 
-        arguments = trainer.args
-        arguments.max_steps = min(
-            _THROUGH_STEPS, arguments.max_steps if arguments.max_steps > 0 else _THROUGH_STEPS
-        )
-        for name in ("eval_strategy", "evaluation_strategy", "save_strategy"):
-            if hasattr(arguments, name):
-                setattr(arguments, name, type(getattr(arguments, name))("no"))
-        arguments.load_best_model_at_end, arguments.eval_on_start = False, False
-        for callback in list(trainer.callback_handler.callbacks):
-            if type(callback).__name__ == "EarlyStoppingCallback":  # it wants evaluations
-                trainer.remove_callback(callback)
+        wanted = trainer.args.max_steps
+        cut_short(trainer, min(_THROUGH_STEPS, wanted) if wanted > 0 else _THROUGH_STEPS)
         if hasattr(trainer.model, "peft_config"):
             self.recorder.base = base_sample(trainer.model)
         self.recorder.in_training = True
@@ -285,9 +275,7 @@ def main() -> None:
     if outcome.report is not None:
         report = dataclasses.replace(outcome.report, seconds=time.monotonic() - began)
         outcome = Outcome(report=report)
-    partial = folder / "report.partial"
-    partial.write_bytes(pickle.dumps(outcome))
-    partial.rename(folder / "report")
+    write_bytes(folder / "report", pickle.dumps(outcome))
     sys.stdout.flush()
     os._exit(0)  # threads of the script's are not ours to wait for
 

@@ -77,7 +77,6 @@ class Module:
     name: str
     kind: str
     adapted: bool
-    dropouts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +133,6 @@ class Setup:
 
     Attributes:
         arguments: Fields of `TrainingArguments` under their own names; enums as their values.
-        given: Those of a recipe that were written, not defaulted; empty for a live trainer.
         model_class: Class of the base model.
         model_name: Its `name_or_path`.
         config: Plain fields of the base model's configuration.
@@ -167,7 +165,6 @@ class Setup:
     """
 
     arguments: Mapping[str, Any]
-    given: frozenset[str] = frozenset()
     model_class: str
     model_name: str
     config: Mapping[str, Any]
@@ -218,16 +215,10 @@ class Rows:
 
     Attributes:
         rows: Those that were read.
-        total: How many there are; `None` where the data set has no length.
-        sampled: Whether only some were read.
-        texts: Texts of rows, where the subject still has them.
         cut: Tokens that truncation took, and all tokens; `None` where that is not known.
     """
 
     rows: tuple[Row, ...]
-    total: int | None
-    sampled: bool
-    texts: tuple[str, ...] = ()
     cut: tuple[int, int] | None = None
 
 
@@ -270,7 +261,6 @@ class Learning:
         losses: Mean loss on the same batch after each step at the recipe's highest rate.
         leak: Largest change of a row's logits when another row of the batch is another;
             relative to the largest logit.
-        padding_effect: The same, when the row's pads are taken away.
         accumulation: Norm of the gradient that the trainer accumulates over that of the mean over
             all label tokens; `None` where not measured.
         failure: What was raised.
@@ -284,7 +274,6 @@ class Learning:
     unshifted_loss: float | None = None
     losses: tuple[float, ...] = ()
     leak: float | None = None
-    padding_effect: float | None = None
     accumulation: float | None = None
     failure: Failure | None = None
 
@@ -305,7 +294,6 @@ class Training:
         dropout_on_in_eval: Dropouts that were on while evaluating.
         schedule: Learning rate at each step of the whole run (at most 2,000 of them, evenly).
         steps: Optimizer steps of the whole run.
-        warmup_steps: Steps before the highest rate.
         eval_metrics: Names that evaluating reports; `None` where there is no evaluation set.
         eval_loss: Of them, the loss.
         finite: Whether all trainable parameters are finite afterwards.
@@ -323,7 +311,6 @@ class Training:
     dropout_on_in_eval: tuple[str, ...] = ()
     schedule: tuple[float, ...] = ()
     steps: int | None = None
-    warmup_steps: int | None = None
     eval_metrics: tuple[str, ...] | None = None
     eval_loss: float | None = None
     finite: bool = True

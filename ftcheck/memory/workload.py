@@ -30,7 +30,7 @@ from ftcheck.pipeline import (
 )
 from ftcheck.pipeline.generation import check_prompts, new_tokens
 from ftcheck.pipeline.tokens import TokenizedData
-from ftcheck.pipeline.training import build_arguments
+from ftcheck.pipeline.training import build_arguments, cut_short
 from ftcheck.recipe import Recipe
 from ftcheck.recipe.hf_fields import fields
 
@@ -279,12 +279,7 @@ def run_subject(meter: Meter, subject: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _run_trainer(meter: Meter, trainer: Trainer) -> None:
-    arguments = trainer.args
-    arguments.max_steps = MOST_STEPS
-    for name in ("save_strategy", "eval_strategy", "evaluation_strategy"):
-        if hasattr(arguments, name):
-            setattr(arguments, name, type(getattr(arguments, name))("no"))
-    arguments.load_best_model_at_end = False
+    cut_short(trainer, MOST_STEPS)
     trainer.add_callback(_phases(meter))
     trainer.train()
     if trainer.eval_dataset is not None:

@@ -98,8 +98,11 @@ def _leaf_names(model: nn.Module) -> list[str]:
 
 
 def unwrapped(model: Any) -> Any:
-    """The base model under a `PeftModel`, or the model itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    """The base model under a `PeftModel`, or the model itself.
+
+    `peft_config` would not tell: `unload` leaves it on the base.
+    """
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:

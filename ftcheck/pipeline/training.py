@@ -25,7 +25,14 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
 
-__all__ = ["Evaluation", "build_arguments", "build_trainer", "evaluate", "rng_kept"]
+__all__ = [
+    "Evaluation",
+    "build_arguments",
+    "build_trainer",
+    "cut_short",
+    "evaluate",
+    "rng_kept",
+]
 
 _OURS = {"report_to": "none", "logging_steps": 10, "label_names": ["labels"]}
 """Arguments that a recipe leaves open and that ftcheck does not leave to the library: no report to
@@ -191,6 +198,26 @@ def _trainer_class() -> type[Trainer]:
             return float(sums[0] / sums[1]) if sums[1] else math.nan
 
     return TokenMeanTrainer
+
+
+def cut_short(trainer: Trainer, steps: int) -> None:
+    """Let a trainer of people's own make a few steps, and save and evaluate nothing meanwhile.
+
+    Args:
+        trainer: Changed in place; `EarlyStoppingCallback`, which insists on evaluations, is taken
+            out.
+        steps: Optimizer steps.
+    """
+    arguments = trainer.args
+    arguments.max_steps = steps
+    for name in ("eval_strategy", "evaluation_strategy", "save_strategy"):
+        if hasattr(arguments, name):
+            setattr(arguments, name, type(getattr(arguments, name))("no"))
+    arguments.load_best_model_at_end = False
+    arguments.eval_on_start = False
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ == "EarlyStoppingCallback":
+            trainer.remove_callback(callback)
 
 
 def evaluate(trainer: Trainer) -> Evaluation | None:

@@ -321,7 +321,7 @@ def of_bytes(seen: Seen, bytes_in_ten: int, *, tokens: int = 1000, size: int = 5
     assert seen.text is not None
     one = dataclasses.replace(seen.train.rows[0], ids=(5,) * 10, mask=None, labels=None)
     last = dataclasses.replace(one, ids=(5,) * (tokens % 10))
-    made = Rows(rows=(*(one,) * (tokens // 10), last), total=None, sampled=False)
+    made = Rows(rows=(*(one,) * (tokens // 10), last))
     words = dataclasses.replace(
         seen.text, size=size, decode=lambda ids: "x" * (len(ids) * bytes_in_ten // 10)
     )

@@ -96,7 +96,7 @@ def written_in(text: str) -> Change:
     def change(seen: Seen) -> Seen:
         assert seen.text is not None
         words = dataclasses.replace(seen.text, size=50_257, decode=lambda ids: text * len(ids))
-        made = Rows(rows=(Row(ids=(5,) * 1200, mask=None, labels=None),), total=1, sampled=False)
+        made = Rows(rows=(Row(ids=(5,) * 1200, mask=None, labels=None),))
         return dataclasses.replace(seen, text=words, train=made)
 
     return change

@@ -10,6 +10,7 @@ from typing import Any, Final
 from ftcheck.checks.facts import IGNORED
 
 __all__ = [
+    "at_highest_rate",
     "batches",
     "forward",
     "in_eval",
@@ -114,3 +115,12 @@ def without_dropout(model: Any) -> None:
         for name in ("dropout_p", "attention_dropout", "attn_dropout", "dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def at_highest_rate(trainer: Any) -> Any:
+    """The optimizer of a trainer, made where it has none, at the rate that its schedule reaches."""
+    if trainer.optimizer is None:
+        trainer.create_optimizer()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = group.get("initial_lr", group["lr"])
+    return trainer.optimizer

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcheck.checks.facts import Failure
+from ftcheck.files import write_bytes
 
 __all__ = ["Look", "apart", "cannot_fork", "failure_of"]
 
@@ -119,9 +120,7 @@ def _fork(look: Look, folder: Path) -> int:
             raise
         except BaseException as error:  # noqa: BLE001 - `sys.exit` in the subject is a result, too
             answer = failure_of(error, "looking")
-        partial = folder / "answer.partial"
-        partial.write_bytes(pickle.dumps(answer))
-        partial.rename(folder / "answer")
+        write_bytes(folder / "answer", pickle.dumps(answer))
         status = 0
     except BaseException:  # noqa: BLE001 - the parent reads what is written
         traceback.print_exc()

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ftcheck.checks.facts import IGNORED, Learning
 from ftcheck.checks.observe.batch import (
+    at_highest_rate,
     batches,
     forward,
     in_eval,
@@ -21,7 +22,7 @@ from ftcheck.checks.observe.batch import (
     without_dropout,
 )
 from ftcheck.checks.observe.isolation import failure_of
-from ftcheck.checks.observe.subject import Subject
+from ftcheck.checks.observe.subject import Subject, processing_of
 
 __all__ = ["see_learning"]
 
@@ -44,7 +45,8 @@ def see_learning(subject: Subject, folder: Path) -> Learning:
 
 def _look(trainer: Any, seen: dict[str, Any]) -> None:
     model = trainer.model
-    model.to(trainer.args.device) if not getattr(model, "hf_device_map", None) else None
+    if not getattr(model, "hf_device_map", None):
+        model.to(trainer.args.device)
     without_dropout(model)
     found = batches(trainer, _MICRO_BATCHES)
     if not found:
@@ -61,7 +63,7 @@ def _look(trainer: Any, seen: dict[str, Any]) -> None:
         seen["unshifted_loss"] = _number(mean_loss(logits, batch["labels"], shift=0))
         _look_at_the_base(trainer, batch, logits, seen)
         seen["own_loss"] = _number(trainer.compute_loss(model, dict(batch)))
-        _look_at_rows(model, batch, logits, seen, trainer)
+        _look_at_rows(model, batch, logits, seen)
     if seconds < _SECONDS / 8:
         seen["accumulation"] = _accumulation(trainer, found)
     seen["losses"] = _descend(trainer, batch, seconds)
@@ -99,18 +101,15 @@ def _text_alone(batch: Mapping[str, Any], pad: int | None) -> Any:
 
 def _pad(trainer: Any, batch: Mapping[str, Any]) -> int | None:
     """The pad id: of the tokenizer, else what the mask hides."""
-    processing = getattr(trainer, "processing_class", None) or getattr(trainer, "tokenizer", None)
-    pad = getattr(processing, "pad_token_id", None)
+    pad = getattr(processing_of(trainer), "pad_token_id", None)
     mask = batch.get("attention_mask")
     if pad is None and mask is not None and mask.dim() == 2 and bool((mask == 0).any()):
         pad = batch["input_ids"][mask == 0][0]
     return None if pad is None else int(pad)
 
 
-def _look_at_rows(
-    model: Any, batch: Mapping[str, Any], logits: Any, seen: dict[str, Any], trainer: Any
-) -> None:
-    """Whether a row sees its neighbour, and whether it sees its own pads."""
+def _look_at_rows(model: Any, batch: Mapping[str, Any], logits: Any, seen: dict[str, Any]) -> None:
+    """Whether a row sees its neighbour."""
     ids = batch["input_ids"]
     scale = max(1.0, float(logits.abs().max()))
     if ids.shape[0] > 1:
@@ -118,17 +117,6 @@ def _look_at_rows(
         others["input_ids"][0] = ids[0].flip(0)
         changed = forward(model, others)
         seen["leak"] = float((changed[1:] - logits[1:]).abs().max()) / scale
-    pad = _pad(trainer, batch)
-    if pad is None:
-        return
-    for number, row in enumerate(ids):
-        real = (row != pad).nonzero().flatten()
-        if len(real) in (0, len(row)):
-            continue
-        first, last = int(real[0]), int(real[-1]) + 1
-        alone = forward(model, {"input_ids": row[first:last][None]})[0]
-        effect = float((alone - logits[number, first:last]).abs().max()) / scale
-        seen["padding_effect"] = max(effect, seen.get("padding_effect") or 0.0)
 
 
 def _descend(trainer: Any, batch: Mapping[str, Any], seconds: float) -> tuple[float, ...]:
@@ -138,7 +126,7 @@ def _descend(trainer: Any, batch: Mapping[str, Any], seconds: float) -> tuple[fl
     model = trainer.model
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return ()
-    optimizer = _optimizer(trainer)
+    optimizer = at_highest_rate(trainer)
     least, most = _STEPS
     steps = max(least, min(most, int(_SECONDS / (4 * max(seconds, 1e-3)))))
     clip = float(trainer.args.max_grad_norm or 0.0)
@@ -160,15 +148,6 @@ def _descend(trainer: Any, batch: Mapping[str, Any], seconds: float) -> tuple[fl
         if not math.isfinite(losses[-1]):
             break
     return tuple(losses)
-
-
-def _optimizer(trainer: Any) -> Any:
-    """The optimizer of the trainer, at the highest rate that its schedule reaches."""
-    given = trainer.optimizer
-    optimizer = given if given is not None else trainer.create_optimizer()
-    for group in optimizer.param_groups:
-        group["lr"] = group.get("initial_lr", group["lr"])
-    return optimizer
 
 
 def _accumulation(trainer: Any, found: list[dict[str, Any]]) -> float | None:

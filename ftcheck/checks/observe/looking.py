@@ -14,7 +14,7 @@ from ftcheck.checks.observe.isolation import Look, apart, cannot_fork
 from ftcheck.checks.observe.learning import see_learning
 from ftcheck.checks.observe.rows import see_batches, see_rows
 from ftcheck.checks.observe.setup import see_setup, text_of
-from ftcheck.checks.observe.subject import Subject
+from ftcheck.checks.observe.subject import Subject, held_out
 from ftcheck.checks.observe.training import see_losses, see_training
 from ftcheck.checks.seen import Seen
 from ftcheck.errors import FtcheckError
@@ -110,15 +110,14 @@ def _looks(subject: Subject, levels: Collection[Level]) -> tuple[list[str], list
 def _see_data(subject: Subject, folder: Path) -> dict[str, Any]:
     del folder
     trainer = subject.trainer
-    held_out = trainer.eval_dataset
-    held_out = next(iter(held_out.values()), None) if isinstance(held_out, dict) else held_out
+    evaluation = held_out(trainer)
     found: dict[str, Any] = {
-        "train": see_rows(trainer.train_dataset, subject.texts[0], subject.cut),
+        "train": see_rows(trainer.train_dataset, subject.cut),
         "batches": see_batches(trainer.get_train_dataloader),
     }
-    if held_out is not None:
-        found["evaluation"] = see_rows(held_out, subject.texts[1])
-        found["eval_batches"] = see_batches(lambda: trainer.get_eval_dataloader(held_out))
+    if evaluation is not None:
+        found["evaluation"] = see_rows(evaluation)
+        found["eval_batches"] = see_batches(lambda: trainer.get_eval_dataloader(evaluation))
     return found
 
 
@@ -155,7 +154,4 @@ def _filled(seen: Seen, found: dict[str, Any], reasons: dict[str, str], subject:
 def refused(name: str, kind: str, failure: Failure, **known: Any) -> Seen:
     """What was seen of a subject that could not be built: why."""
     reasons = dict.fromkeys((*_ALL, "setup", "text"), "the subject could not be built")
-    return Seen(
-        name=name, kind=kind, refused=failure, reasons=reasons,
-        **known,
-    )  # fmt: skip
+    return Seen(name=name, kind=kind, refused=failure, reasons=reasons, **known)

@@ -3,61 +3,40 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ftcheck.checks.facts import Batches, Failure, Row, Rows
 from ftcheck.checks.observe.isolation import failure_of
+from ftcheck.checks.observe.subject import evenly, length_of
 
-__all__ = ["MOST_BATCHES", "MOST_ROWS", "see_batches", "see_rows"]
+__all__ = ["MOST_ROWS", "see_batches", "see_rows"]
 
 MOST_ROWS: Final = 2000
 """Rows of a data set that are read; of a larger one, so many, evenly spread."""
-MOST_BATCHES: Final = 16
+_MOST_BATCHES: Final = 16
 _MOST_BATCH_ROWS: Final = 256
-_TEXT_COLUMNS: Final = ("text", "content", "prompt", "completion", "instruction", "output")
 
 
-def see_rows(data: Any, texts: Sequence[str] = (), cut: tuple[int, int] | None = None) -> Rows:
+def see_rows(data: Any, cut: tuple[int, int] | None = None) -> Rows:
     """Read rows of a tokenized data set.
 
     Args:
         data: Of a trainer; rows without `input_ids` are left out.
-        texts: Of its rows, where they are known from elsewhere.
         cut: Tokens that truncation took, and all tokens.
     """
-    try:
-        total: int | None = len(data)
-    except TypeError:
-        total = None
-    read = list(_read(data, total))
-    rows = tuple(row for row in (row_of(one) for one in read) if row is not None)
-    return Rows(
-        rows=rows,
-        total=total,
-        sampled=total is None or total > len(read),
-        texts=tuple(texts) or tuple(_texts(read)),
-        cut=cut,
-    )
+    rows = tuple(row for row in map(row_of, _read(data)) if row is not None)
+    return Rows(rows=rows, cut=cut)
 
 
-def _read(data: Any, total: int | None) -> Iterator[Any]:
+def _read(data: Any) -> Iterator[Any]:
+    total = length_of(data)
     if total is None:
         yield from itertools.islice(iter(data), MOST_ROWS)
     elif hasattr(data, "select") and total > MOST_ROWS:
-        yield from data.select([number * total // MOST_ROWS for number in range(MOST_ROWS)])
+        yield from data.select(evenly(total, MOST_ROWS))
     else:
-        step = max(1, total // MOST_ROWS)
-        for number in range(0, total, step):
-            yield data[number]
-
-
-def _texts(read: Iterable[Any]) -> Iterator[str]:
-    for one in read:
-        if isinstance(one, dict):
-            found = [one[name] for name in _TEXT_COLUMNS if isinstance(one.get(name), str)]
-            if found:
-                yield "\n".join(found)
+        yield from (data[number] for number in evenly(total, MOST_ROWS))
 
 
 def row_of(one: Any) -> Row | None:
@@ -96,8 +75,8 @@ def see_batches(loader: Any) -> Batches:
     failure: Failure | None = None
     try:
         made = loader()
-        count = _count(made)
-        for batch in itertools.islice(made, MOST_BATCHES):
+        count = length_of(made)
+        for batch in itertools.islice(made, _MOST_BATCHES):
             facts = facts or _facts(batch)
             rows.extend(_rows_of(batch))
             if len(rows) >= _MOST_BATCH_ROWS:
@@ -105,13 +84,6 @@ def see_batches(loader: Any) -> Batches:
     except Exception as error:  # noqa: BLE001 - whatever people's collators raise is a result
         failure = failure_of(error, "making a batch")
     return Batches(rows=tuple(rows), batches=count, failure=failure, **facts)
-
-
-def _count(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 def _facts(batch: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ftcheck.checks.facts import Adapter, Module, Parameter, Setup, Text
-from ftcheck.checks.observe.subject import Subject
+from ftcheck.checks.observe.subject import Subject, held_out, length_of, processing_of
 from ftcheck.pipeline.adapter import unwrapped
 from ftcheck.pipeline.model import longest_context
 
@@ -34,7 +34,6 @@ def see_setup(subject: Subject) -> Setup:
     columns, dropped = _columns(trainer)
     return Setup(
         arguments=arguments,
-        given=frozenset(subject.recipe.training) if subject.recipe is not None else frozenset(),
         model_class=type(base).__name__,
         model_name=str(getattr(config, "_name_or_path", "") or getattr(base, "name_or_path", "")),
         config={**_plain_config(config), "loss_type": getattr(base, "loss_type", None)},
@@ -54,8 +53,8 @@ def see_setup(subject: Subject) -> Setup:
         collator=type(trainer.data_collator).__name__
         if not callable(getattr(trainer.data_collator, "__code__", None))
         else getattr(trainer.data_collator, "__name__", "function"),
-        train_rows=_length(trainer.train_dataset),
-        eval_rows=_length(_first(trainer.eval_dataset)),
+        train_rows=length_of(trainer.train_dataset),
+        eval_rows=length_of(held_out(trainer)),
         optimizer_given=trainer.optimizer is not None,
         compute_metrics=trainer.compute_metrics is not None,
         preprocess_logits=trainer.preprocess_logits_for_metrics is not None,
@@ -70,7 +69,7 @@ def see_setup(subject: Subject) -> Setup:
         gpus=int(getattr(trainer.args, "n_gpu", 0)),
         launched="LOCAL_RANK" in os.environ or "RANK" in os.environ,
         label_names=tuple(trainer.label_names or ()),
-        processing_saved=_processing(trainer) is not None,
+        processing_saved=processing_of(trainer) is not None,
     )
 
 
@@ -78,10 +77,6 @@ def _weight(module: Any) -> Any:
     """The weight of an embedding or a layer, also under an adapter."""
     inner = getattr(module, "base_layer", None) or getattr(module, "original_module", None)
     return (inner if inner is not None else module).weight
-
-
-def _processing(trainer: Any) -> Any:
-    return getattr(trainer, "processing_class", None) or getattr(trainer, "tokenizer", None)
 
 
 def _plain(arguments: Any) -> dict[str, Any]:
@@ -141,8 +136,6 @@ def _is_adapter(name: str) -> bool:
 
 
 def _parameters(model: Any) -> Iterator[Parameter]:
-    import torch
-
     seen: dict[int, str] = {}
     for name, value in model.named_parameters(remove_duplicate=False):
         first = seen.setdefault(id(value), name)
@@ -152,13 +145,15 @@ def _parameters(model: Any) -> Iterator[Parameter]:
             dtype=str(value.dtype).removeprefix("torch."),
             device=value.device.type,
             trainable=value.requires_grad,
-            finite=first != name or _finite(value, torch),
+            finite=first != name or _finite(value),
             adapter=_is_adapter(name),
             tied_to="" if first == name else first,
         )
 
 
-def _finite(value: Any, torch: Any) -> bool:
+def _finite(value: Any) -> bool:
+    import torch
+
     if value.device.type == "meta" or not value.is_floating_point():
         return True
     flat = value.detach().reshape(-1)
@@ -168,15 +163,11 @@ def _finite(value: Any, torch: Any) -> bool:
 
 def _modules(model: Any, subject: Subject) -> Iterator[Module]:
     base = unwrapped(model)
-    dropouts: dict[str, tuple[float, ...]] = {}
     adapted: dict[str, str] = {}
     for name, module in base.named_modules():
         inner = getattr(module, "base_layer", None)
         if inner is not None and hasattr(module, "lora_A"):
             adapted[name] = type(inner).__name__
-            dropouts[name] = tuple(
-                float(getattr(one, "p", 0.0)) for one in module.lora_dropout.values()
-            )
     if subject.full_modules:
         layer_kinds = {_without_numbers(name) for name in adapted}
         for name, kind in subject.full_modules:
@@ -184,9 +175,7 @@ def _modules(model: Any, subject: Subject) -> Iterator[Module]:
         return
     for name, module in base.named_modules():
         if name in adapted:
-            yield Module(
-                name=name, kind=adapted[name], adapted=True, dropouts=dropouts.get(name, ())
-            )
+            yield Module(name=name, kind=adapted[name], adapted=True)
         elif _has_matrix(module) and not any(name.startswith(f"{one}.") for one in adapted):
             yield Module(name=name, kind=type(module).__name__, adapted=False)
 
@@ -265,17 +254,6 @@ def _lists_of_numbers(rows: Any, name: str) -> bool:
     feature = (getattr(rows, "features", None) or {}).get(name)
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
     return str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float", "bool"))
-
-
-def _first(rows: Any) -> Any:
-    return next(iter(rows.values()), None) if isinstance(rows, dict) else rows
-
-
-def _length(rows: Any) -> int | None:
-    try:
-        return len(rows)
-    except TypeError:
-        return None
 
 
 def text_of(tokenizer: Any) -> Text | None:

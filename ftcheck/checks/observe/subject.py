@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ftcheck.recipe import Recipe
 
-__all__ = ["Subject"]
+__all__ = ["Subject", "evenly", "held_out", "length_of", "processing_of"]
 
 
 @dataclass(kw_only=True)
@@ -26,7 +26,6 @@ class Subject:
         trainer: Ready to train.
         tokenizer: Of its model; `None` where there is none.
         recipe: What it was built from.
-        texts: Raw texts of training and evaluation rows, where they are known.
         cut: Tokens that truncation took, and all of them; `None` where that is not known.
         record: What a script did.
         real_weights: Whether the model has the weights that the run starts from.
@@ -43,7 +42,6 @@ class Subject:
     trainer: Trainer
     tokenizer: PreTrainedTokenizerBase | None
     recipe: Recipe | None = None
-    texts: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     cut: tuple[int, int] | None = None
     record: Record | None = None
     real_weights: bool = True
@@ -57,3 +55,28 @@ class Subject:
     def model(self) -> Any:
         """The model as the trainer has it, wrapped or not."""
         return self.trainer.model
+
+
+def processing_of(trainer: Any) -> Any:
+    """The tokenizer of a trainer, under the name that its version has; `None` for none."""
+    return getattr(trainer, "processing_class", None) or getattr(trainer, "tokenizer", None)
+
+
+def held_out(trainer: Any) -> Any:
+    """The evaluation set of a trainer, the first where there are several; `None` for none."""
+    rows = trainer.eval_dataset
+    return next(iter(rows.values()), None) if isinstance(rows, dict) else rows
+
+
+def length_of(rows: Any) -> int | None:
+    """How many there are; `None` for a data set or a loader without a length."""
+    try:
+        return len(rows)
+    except TypeError:
+        return None
+
+
+def evenly(total: int, most: int) -> list[int]:
+    """Positions of at most so many rows, evenly spread."""
+    count = min(total, most)
+    return [number * total // count for number in range(count)]

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftcheck.checks.facts import Reload, Training
+from ftcheck.checks.observe.batch import at_highest_rate
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.reload import see_reload
-from ftcheck.checks.observe.subject import Subject
+from ftcheck.checks.observe.subject import Subject, held_out, length_of
+from ftcheck.pipeline.training import cut_short
 
 __all__ = ["see_losses", "see_training"]
 
@@ -62,20 +64,15 @@ def see_losses(subject: Subject, folder: Path) -> tuple[float, ...]:
 def _see_schedule(subject: Subject, seen: dict[str, Any]) -> None:
     """Learning rate over the whole run, from the schedule itself."""
     trainer = subject.trainer
-    arguments = trainer.args
     steps = _steps(trainer, subject.row_scale)
     seen["steps"] = steps
     if steps is None or steps < 1:
         return
-    given = trainer.lr_scheduler
     if trainer.optimizer is None:
         trainer.create_optimizer()
-    if given is None:
+    if trainer.lr_scheduler is None:
         trainer.create_scheduler(num_training_steps=steps, optimizer=trainer.optimizer)
-    scheduler = trainer.lr_scheduler
-    seen["schedule"] = tuple(_rates(scheduler, steps))
-    if hasattr(arguments, "get_warmup_steps"):
-        seen["warmup_steps"] = int(arguments.get_warmup_steps(steps))
+    seen["schedule"] = tuple(_rates(trainer.lr_scheduler, steps))
 
 
 def _steps(trainer: Any, scale: float) -> int | None:
@@ -83,11 +80,10 @@ def _steps(trainer: Any, scale: float) -> int | None:
     arguments = trainer.args
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
-    try:
-        batches: float = len(trainer.get_train_dataloader()) * scale
-    except TypeError:
+    batches = length_of(trainer.get_train_dataloader())
+    if batches is None:
         return None
-    an_epoch = math.ceil(batches / max(1, arguments.gradient_accumulation_steps))
+    an_epoch = math.ceil(batches * scale / max(1, arguments.gradient_accumulation_steps))
     steps: int = math.ceil(arguments.num_train_epochs * an_epoch)
     return steps
 
@@ -116,6 +112,7 @@ def _in_small(trainer: Any, folder: Path) -> None:
     """A few steps at the highest rate, with nothing written anywhere but to `folder`."""
     import torch
 
+    cut_short(trainer, _STEPS)
     arguments = trainer.args
     for name, value in _CHANGES.items():
         if hasattr(arguments, name):
@@ -126,19 +123,13 @@ def _in_small(trainer: Any, folder: Path) -> None:
     accumulated = min(arguments.gradient_accumulation_steps, _ACCUMULATION)
     arguments.gradient_accumulation_steps = accumulated
     _forget_reports(trainer)
-    if trainer.optimizer is None:
-        trainer.create_optimizer()
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = group.get("initial_lr", group["lr"])
-        group["initial_lr"] = group["lr"]
-    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda _: 1.0)
+    optimizer = at_highest_rate(trainer)
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
 
 
 _CHANGES: Final[dict[str, Any]] = {
-    "max_steps": _STEPS, "save_strategy": "no", "eval_strategy": "no", "evaluation_strategy": "no",
-    "logging_strategy": "no", "load_best_model_at_end": False, "eval_on_start": False,
-    "push_to_hub": False, "dataloader_num_workers": 0, "disable_tqdm": True,
-    "torch_compile": False, "auto_find_batch_size": False, "do_eval": False,
+    "logging_strategy": "no", "push_to_hub": False, "dataloader_num_workers": 0,
+    "disable_tqdm": True, "torch_compile": False, "auto_find_batch_size": False, "do_eval": False,
     "dataloader_persistent_workers": False, "dataloader_prefetch_factor": None,
     "dataloader_pin_memory": False, "jit_mode_eval": False,
 }  # fmt: skip
@@ -148,7 +139,7 @@ def _forget_reports(trainer: Any) -> None:
     """Take out callbacks that report to services and that print."""
     for callback in list(trainer.callback_handler.callbacks):
         kind = type(callback)
-        printing = kind.__name__ in ("PrinterCallback", "ProgressCallback", "EarlyStoppingCallback")
+        printing = kind.__name__ in ("PrinterCallback", "ProgressCallback")
         if printing or kind.__module__.startswith("transformers.integrations"):
             trainer.remove_callback(callback)
 
@@ -184,7 +175,7 @@ def _train(trainer: Any, seen: dict[str, Any]) -> None:
         return loss
 
     trainer.training_step = watched
-    trainer._ftcheck_before = _samples(model)
+    trainer._ftcheck_before = {name: _sample(one) for name, one in model.named_parameters()}
     trainer.train()
     trainer.training_step = inner
     seen["losses"], seen["gradients"] = tuple(losses), gradients
@@ -198,12 +189,8 @@ def _dropouts(model: Any, *, training: bool) -> Iterator[str]:
             yield name
 
 
-def _samples(model: Any) -> dict[str, Any]:
-    """Some elements of each parameter, evenly."""
-    return {name: _sample(parameter) for name, parameter in model.named_parameters()}
-
-
 def _sample(parameter: Any) -> Any:
+    """Some elements of a parameter, evenly."""
     flat = parameter.detach().reshape(-1)
     step = max(1, flat.numel() // _SAMPLED)
     taken = flat[::step].clone()
@@ -245,7 +232,6 @@ def _changes(trainer: Any) -> dict[str, Any]:
 
 def _evaluate(trainer: Any, seen: dict[str, Any]) -> None:
     several = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {}
-    rows = next(iter(several.values())) if several else trainer.eval_dataset
     model, inner = trainer.model, trainer.prediction_step
 
     def watched(*arguments: Any, **named: Any) -> Any:
@@ -255,7 +241,7 @@ def _evaluate(trainer: Any, seen: dict[str, Any]) -> None:
         return step
 
     trainer.prediction_step = watched
-    metrics = trainer.evaluate(eval_dataset=_few(rows))
+    metrics = trainer.evaluate(eval_dataset=_few(held_out(trainer)))
     trainer.prediction_step = inner
     named = [metric.replace("eval_", f"eval_{one}_", 1) for one in several for metric in metrics]
     seen["eval_metrics"] = tuple(named) if several else tuple(metrics)
@@ -267,10 +253,8 @@ def _evaluate(trainer: Any, seen: dict[str, Any]) -> None:
 def _few(rows: Any) -> Any:
     import torch
 
-    try:
-        count = min(len(rows), _EVAL_ROWS)
-    except TypeError:
+    count = length_of(rows)
+    if count is None:
         return rows.take(_EVAL_ROWS) if hasattr(rows, "take") else rows
-    if hasattr(rows, "select"):
-        return rows.select(range(count))
-    return torch.utils.data.Subset(rows, range(count))
+    few = range(min(count, _EVAL_ROWS))
+    return rows.select(few) if hasattr(rows, "select") else torch.utils.data.Subset(rows, few)
