@@ -18,7 +18,7 @@ __all__: list[str] = []
 
 
 def _lora(seen: Seen) -> list[Adapter]:
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.adapters:
         raise NotApplicable("the model has no adapter")
     return [one for one in setup.adapters if one.active] or list(setup.adapters)
@@ -56,7 +56,7 @@ def in_part(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: names that the model has.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     for adapter in _lora(seen):
         targets = adapter.config.get("target_modules")
         if not isinstance(targets, (list, tuple)):
@@ -89,7 +89,7 @@ def several(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good, where it is not: `target_modules=["attn.c_attn", "attn.c_proj"]`.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     for adapter in _lora(seen):
         targets = adapter.config.get("target_modules")
         for target in targets if isinstance(targets, (list, tuple)) else ():
@@ -160,7 +160,7 @@ def frozen(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `PeftModel.from_pretrained(base, folder, is_trainable=True)`
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     own = [one for one in setup.parameters if one.adapter]
     if setup.trainable and (not own or any(one.trainable for one in own)):
         return
@@ -190,7 +190,7 @@ def base_trained(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `LoraConfig(modules_to_save=["lm_head"], ...)`
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     adapters = _lora(seen)
     if all(not one.trainable for one in setup.parameters if one.adapter):
         raise NotApplicable("the adapter is frozen itself")
@@ -220,7 +220,7 @@ def twice(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `model.add_adapter("second", config)`, or a freshly loaded base.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     _lora(seen)
     if setup.nested_peft:
         yield self.finding(
@@ -250,7 +250,7 @@ def tied(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: leave `lm_head` out, or `ensure_weight_tying=True` (peft 0.19).
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.tied and not setup.config.get("tie_word_embeddings"):
         raise NotApplicable("embedding and output layer are not tied")
     for adapter in _lora(seen):
@@ -275,7 +275,7 @@ def saved_tied(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `ensure_weight_tying=True`.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.config.get("tie_word_embeddings", setup.tied):
         raise NotApplicable("embedding and output layer are not tied")
     old = (installed_version("transformers") or "5").startswith("4.")
@@ -300,7 +300,7 @@ def inactive(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `model.set_adapter("default")`
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     _lora(seen)
     if not any(adapter.active for adapter in setup.adapters):
         names = ", ".join(adapter.name for adapter in setup.adapters)
@@ -321,7 +321,7 @@ def rank(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: 8 to 64.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     width = setup.config.get("hidden_size") or setup.config.get("n_embd")
     for adapter in _lora(seen):
         r = adapter.config.get("r")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Literal
 
-from ftcheck.checks.facts import Row, Rows, Setup
+from ftcheck.checks.facts import IGNORED, Row
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -23,18 +23,24 @@ def real_tokens(row: Row, pad: int | None) -> tuple[int, ...]:
     ids = row.ids
     if row.mask is not None and len(row.mask) == len(ids):
         ids = tuple(token for token, on in zip(ids, row.mask, strict=True) if on)
-    if pad is None:
-        return ids
+    first, last = edges(ids, pad)
+    return ids[first:last]
+
+
+def edges(ids: Sequence[int], pad: int | None) -> tuple[int, int]:
+    """Where text begins and ends: without runs of the pad token at an end."""
     first, last = 0, len(ids)
+    if pad is None:
+        return first, last
     while last > first and ids[last - 1] == pad:
         last -= 1
     while first < last and ids[first] == pad:
         first += 1
-    return ids[first:last]
+    return first, last
 
 
-def _tokens(seen: Seen, what: str) -> list[tuple[int, ...]]:
-    rows: Rows = seen.need(what)
+def _tokens(seen: Seen, what: Literal["train", "evaluation"]) -> list[tuple[int, ...]]:
+    rows = seen.need(what)
     if not seen.real_data:
         raise NotMeasured("other text stands in for the data")
     found: Sequence[Row] = rows.rows
@@ -43,8 +49,7 @@ def _tokens(seen: Seen, what: str) -> list[tuple[int, ...]]:
         found = batches.rows if batches is not None else ()
     if not found:
         raise NotMeasured("the data set has no rows of tokens before they are collated")
-    pad = seen.text.pad if seen.text is not None else None
-    return [real_tokens(row, pad) for row in found]
+    return [real_tokens(row, seen.pad) for row in found]
 
 
 def _share(part: int, whole: int) -> str:
@@ -93,10 +98,9 @@ def rows_repeated(self: Check, seen: Seen) -> Iterator[Finding]:
     repeated = sum(count - 1 for count in counts.values())
     if rows and repeated >= 0.01 * len(rows):
         row, times = counts.most_common(1)[0]
-        shown = [f"{times} times: {seen.text.show(row)}"] if seen.text is not None else []
         yield self.finding(
             f"{_share(repeated, len(rows))} rows repeat another one",
-            evidence=shown,
+            evidence=seen.show(f"{times} times: ", row),
             key="data.path",
             fix="Leave the repeated ones out.",
             severity=Severity.WARNING if repeated >= 0.2 * len(rows) else None,
@@ -136,7 +140,7 @@ def overlap(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(
             f"{_share(count, len(held_out))} evaluation rows are in the training set "
             f"({len(same)} exactly, {len(near)} nearly)",
-            evidence=[seen.text.show(shown)] if seen.text is not None else [],
+            evidence=seen.show("", shown),
             key="data.eval_path",
             fix="Split before anything else, and leave out rows that are on both sides.",
             severity=None if count >= 0.05 * len(held_out) else Severity.NOTE,
@@ -183,7 +187,7 @@ def columns_dropped(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `TrainingArguments(remove_unused_columns=False, ...)`, and a collator that uses it.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     usual = {
         "special_tokens_mask", "token_type_ids", "length", "overflow_to_sample_mapping",
         "offset_mapping", "num_truncated_tokens", "idx", "id", "tokens", "seq_lengths",
@@ -233,7 +237,7 @@ def truncated(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: a longer `max_length`, or packing (`tokenization.packing = true`), which cuts nothing.
     """
-    rows: Rows = seen.need("train")
+    rows = seen.need("train")
     if not seen.real_data:
         raise NotMeasured("other text stands in for the data")
     if rows.cut is None:
@@ -260,19 +264,18 @@ def foreign(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: a model whose tokenizer knows the language.
     """
-    if seen.text is None:
-        raise NotApplicable("there is no tokenizer")
-    if seen.text.size < 5000:
+    text = seen.need("text")
+    if text.size < 5000:
         raise NotApplicable("the vocabulary is too small to tell")
     rows = _tokens(seen, "train")[:500]
     count = sum(len(row) for row in rows)
     if count < 1000:
         raise NotMeasured("fewer than 1,000 tokens were seen")
-    size = sum(len(seen.text.decode(row).encode()) for row in rows)
+    size = sum(len(text.decode(row).encode()) for row in rows)
     if size / count < 1.6:
         yield self.finding(
             f"the tokenizer makes a token of every {size / count:.1f} bytes of text",
-            evidence=[seen.text.show(max(rows, key=len))],
+            evidence=[text.show(max(rows, key=len))],
             key="model.name_or_path",
             fix="Use a model whose tokenizer knows this language.",
         )
@@ -286,7 +289,7 @@ def eval_tiny(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: fifty rows or more.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if setup.eval_rows is None:
         raise NotApplicable("there is no evaluation set")
     if setup.eval_rows < 10 and setup.arguments.get("load_best_model_at_end"):
@@ -307,7 +310,7 @@ _MARKERS: Final = re.compile(
 def instructs(seen: Seen, rows: Sequence[Row]) -> str:
     """Why rows look like prompts with answers; empty where they do not."""
     labelled = [
-        row for row in rows if row.labels is not None and any(t != -100 for t in row.labels)
+        row for row in rows if row.labels is not None and any(t != IGNORED for t in row.labels)
     ]
     masked = [row for row in labelled if _prompt_masked(row)]
     if labelled and 2 * len(masked) >= len(labelled):
@@ -322,7 +325,7 @@ def instructs(seen: Seen, rows: Sequence[Row]) -> str:
 def _prompt_masked(row: Row) -> bool:
     """Whether labels begin behind some real tokens that have none."""
     assert row.labels is not None
-    first = next((n for n, label in enumerate(row.labels) if label != -100), None)
+    first = next((n for n, label in enumerate(row.labels) if label != IGNORED), None)
     if not first or first < 2:
         return False
     mask = row.mask or (1,) * len(row.ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftcheck.checks.facts import Failure, Setup
+from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, check
 from ftcheck.checks.seen import Seen
@@ -47,7 +47,7 @@ def offloaded(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `device_map={"": 0}`, which fails at once, or 4 bits.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     places = set(setup.device_map.values())
     off = sorted(places & {"cpu", "disk"})
     if off and places - {"cpu", "disk"}:
@@ -70,7 +70,7 @@ def data_parallel(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `CUDA_VISIBLE_DEVICES=0 python train.py`, or `accelerate launch train.py`.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if setup.gpus > 1 and not setup.launched:
         yield self.finding(
             f"{setup.gpus} cards and no launcher: Trainer will use DataParallel",

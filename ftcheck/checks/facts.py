@@ -195,6 +195,11 @@ class Setup:
     processing_saved: bool
 
     @property
+    def own_loss(self) -> bool:
+        """Whether the trainer computes its loss by code of its own."""
+        return bool({"compute_loss", "training_step"} & self.overrides)
+
+    @property
     def trainable(self) -> tuple[Parameter, ...]:
         """Parameters that are trained."""
         return tuple(one for one in self.parameters if one.trainable)

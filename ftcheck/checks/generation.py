@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftcheck.checks.data import real_tokens
-from ftcheck.checks.facts import Call, Record, Row
+from ftcheck.checks.facts import IGNORED, Call, Row
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 def _calls(seen: Seen) -> tuple[Call, ...]:
     """Calls of `generate`, one of each kind: a loop over prompts is said once."""
-    record: Record = seen.need("record")
+    record = seen.need("record")
     if not record.through:
         raise NotMeasured("the script was followed up to its training; see --through generate")
     kinds: dict[object, Call] = {}
@@ -141,19 +141,18 @@ def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
     calls = [call for call in _calls(seen) if call.facts.get("ids")]
     if not calls:
         return
-    rows = [row for row in seen.rows("batches") if row.labels and row.labels[1] == -100]
+    rows = [row for row in seen.rows("batches") if row.labels and row.labels[1] == IGNORED]
     if len(rows) < 4:
         return
     starts: dict[tuple[int, ...], int] = {}
     for row in rows:
-        real = real_tokens(row, seen.text.pad if seen.text is not None else None)
+        real = real_tokens(row, seen.pad)
         starts[real[:3]] = starts.get(real[:3], 0) + 1
     start, count = max(starts.items(), key=lambda item: item[1])
     if count < 0.9 * len(rows):
         return
     for call in calls:
-        pad = seen.text.pad if seen.text is not None else None
-        ids = real_tokens(Row(ids=call.facts["ids"], mask=None, labels=None), pad)
+        ids = real_tokens(Row(ids=call.facts["ids"], mask=None, labels=None), seen.pad)
         if not any(tuple(ids[n : n + 3]) == start for n in range(min(4, len(ids)))):
             text = seen.text
             yield self.finding(

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from ftcheck.checks.data import real_tokens
+from ftcheck.checks.data import edges, real_tokens
 from ftcheck.checks.facts import IGNORED, Row, Text
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, check
 from ftcheck.checks.seen import Seen
-from ftcheck.checks.tokens import edges, stripped
+from ftcheck.checks.tokens import stripped
 
 __all__: list[str] = []
 
@@ -93,7 +93,7 @@ def _profile(rows: tuple[Row, ...], text: Text | None) -> dict[str, float | None
     real = with_label = pads = labels = 0
     for row in labelled:
         assert row.labels is not None
-        first, last = (0, len(row.ids)) if pad is None else edges(row, pad)
+        first, last = edges(row.ids, pad)
         real += last - first
         inside = sum(1 for label in row.labels[first:last] if label != IGNORED)
         every = sum(1 for label in row.labels if label != IGNORED)

@@ -56,7 +56,7 @@ def mask_lost(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(
             f"{seen.need('setup').collator} replaces labels that the data set masks: "
             f"{lost} of {lost + kept} rows learn what was masked",
-            evidence=[] if seen.text is None else [f"masked and learned: {seen.text.show(hidden)}"],
+            evidence=seen.show("masked and learned: ", hidden),
             key="tokenization.labels",
             fix="Use DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100).",
         )
@@ -118,7 +118,7 @@ def inverted(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(
             f"in {wrong} of {judged} rows the beginning is learned and the end is masked: the mask "
             "of the labels is inverted",
-            evidence=[] if seen.text is None else [f"learned: {seen.text.show(learned)}"],
+            evidence=seen.show("learned: ", learned),
             key="tokenization.labels",
             fix="Mask the prompt, and learn the answer.",
         )

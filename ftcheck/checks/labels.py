@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ftcheck.checks.facts import IGNORED, Batches, Row, Setup, Text
+from ftcheck.checks.data import edges
+from ftcheck.checks.facts import IGNORED, Row, Text
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -28,12 +29,6 @@ def labelled(seen: Seen) -> list[Row]:
     return found
 
 
-def _own_loss(seen: Seen) -> bool:
-    """Whether the trainer computes its loss by code of its own, which may shift as it likes."""
-    setup: Setup = seen.need("setup")
-    return bool({"compute_loss", "training_step"} & setup.overrides)
-
-
 @check("FT201", "labels-missing", Level.DATA, Severity.ERROR)
 def missing(self: Check, seen: Seen) -> Iterator[Finding]:
     """Batches have no labels, and the model returns no loss.
@@ -45,11 +40,11 @@ def missing(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `row["labels"] = row["input_ids"].copy()`, or
     `DataCollatorForLanguageModeling(tokenizer, mlm=False)`.
     """
-    batches: Batches = seen.need("batches")
+    batches = seen.need("batches")
     if not batches.keys:
         raise NotMeasured("no batch could be made")
-    setup: Setup = seen.need("setup")
-    if "labels" not in batches.keys and not _own_loss(seen):
+    setup = seen.need("setup")
+    if "labels" not in batches.keys and not setup.own_loss:
         names = [name for name in setup.label_names if name in batches.keys]
         if names and names != ["labels"]:
             raise NotApplicable(f"the labels are called {', '.join(names)}")
@@ -80,9 +75,7 @@ def other_row(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(
             f"labels are not the tokens of their rows: {100 * same / total:.0f} % equal the token "
             f"at their place, {100 * after / total:.0f} % the one behind it",
-            evidence=[]
-            if seen.text is None
-            else [f"tokens {seen.text.show(row.ids)}", f"labels {seen.text.show(labels)}"],
+            evidence=[*seen.show("tokens ", row.ids), *seen.show("labels ", labels)],
             key="tokenization.labels",
             fix="Make labels from the input_ids of the same row.",
         )
@@ -130,7 +123,7 @@ def all_ignored(self: Check, seen: Seen) -> Iterator[Finding]:
     )
     yield self.finding(
         f"{len(empty)} of {len(rows)} rows have no label but −100: they teach nothing",
-        evidence=[] if seen.text is None else [seen.text.show(empty[0].ids)],
+        evidence=seen.show("", empty[0].ids),
         key="tokenization.labels",
         fix="Check what masks the labels, raise max_length, or filter such rows out.",
         severity=severity,
@@ -152,7 +145,7 @@ def shifted(self: Check, seen: Seen) -> Iterator[Finding]:
     same, after, total = _matches(rows)
     if not total or after < _MOST * total or same > _HALF * total:
         return
-    if _own_loss(seen):
+    if seen.need("setup").own_loss:
         learning = seen.need("learning")
         own, plain = learning.own_loss, learning.unshifted_loss
         if own is None or plain is None:
@@ -163,12 +156,7 @@ def shifted(self: Check, seen: Seen) -> Iterator[Finding]:
     yield self.finding(
         f"labels are the next token already ({100 * after / total:.0f} %), and the model shifts "
         "them again: it learns the token after the next",
-        evidence=[]
-        if seen.text is None
-        else [
-            f"tokens {seen.text.show(row.ids)}",
-            f"labels {seen.text.show(list(row.labels or ()))}",
-        ],
+        evidence=[*seen.show("tokens ", row.ids), *seen.show("labels ", row.labels or ())],
         key="tokenization.labels",
         fix="Leave labels in the place of their tokens: labels = input_ids.",
     )
@@ -185,7 +173,7 @@ def dtype(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `torch.tensor(labels)`
     """
-    batches: Batches = seen.need("batches")
+    batches = seen.need("batches")
     if not batches.label_dtype:
         raise NotApplicable("there are no labels")
     if batches.label_dtype != "int64":
@@ -207,12 +195,11 @@ def pads(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: labels of −100 where the attention mask is 0 (`tokenization.labels = "pads_masked"`).
     """
-    if seen.text is None:
-        raise NotApplicable("there is no tokenizer")
+    text = seen.need("text")
     count, total = 0, 0
     for row in labelled(seen):
         assert row.labels is not None
-        places = pad_places(row, seen.text)
+        places = pad_places(row, text)
         total += sum(1 for label in row.labels if label != IGNORED)
         count += sum(1 for place in places if row.labels[place] != IGNORED)
     if count and total:
@@ -237,11 +224,7 @@ def pad_places(row: Row, text: Text) -> list[int]:
         places = {place for place, on in enumerate(row.mask) if not on}
     if text.pad is None:
         return sorted(places)
-    first, last = 0, len(row.ids)
-    while last > 0 and row.ids[last - 1] == text.pad:
-        last -= 1
-    while first < last and row.ids[first] == text.pad:
-        first += 1
+    first, last = edges(row.ids, text.pad)
     if last == 0:
         return list(range(len(row.ids)))
     behind = set(range(last, len(row.ids)))
@@ -268,9 +251,10 @@ def eos_ignored(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: a pad token of its own, or labels that go by the attention mask.
     """
-    if seen.text is None or seen.text.eos is None:
+    text = seen.need("text")
+    eos = text.eos
+    if eos is None:
         raise NotApplicable("there is no EOS token")
-    eos = seen.text.eos
     at_the_end = ignored = 0
     shown: Row | None = None
     for row in labelled(seen):
@@ -294,7 +278,7 @@ def eos_ignored(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(
             f"{ignored} of {at_the_end} rows with EOS ignore it in their labels: the model never "
             "learns to stop",
-            evidence=[f"pad id {seen.text.pad}, EOS id {eos}", seen.text.show(shown.ids[-8:])],
+            evidence=[f"pad id {text.pad}, EOS id {eos}", text.show(shown.ids[-8:])],
             key="tokenization.pad_token",
             fix="Give the tokenizer a pad token of its own, or mask labels by the attention mask.",
         )
@@ -318,7 +302,7 @@ def out_of_vocabulary(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: −100, which losses leave out.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     wrong = {
         label
         for row in labelled(seen)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from ftcheck.checks.facts import Learning, Setup, Training
+from ftcheck.checks.facts import IGNORED, Learning, Setup
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -18,16 +18,6 @@ __all__: list[str] = []
 _MOSTLY: Final = 0.9
 _ROUNDING: Final = 1e-3
 """Relative difference of losses in float32 that reordering sums explains, with room."""
-
-
-def _learning(seen: Seen) -> Learning:
-    learning: Learning = seen.need("learning")
-    return learning
-
-
-def _training(seen: Seen) -> Training:
-    training: Training = seen.need("training")
-    return training
 
 
 @check("FT407", "accumulation-changes-gradient", Level.STEP, Severity.ERROR)
@@ -46,8 +36,8 @@ def accumulation(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `super().compute_loss(...)`, or divide by `num_items_in_batch`.
     """
-    learning = _learning(seen)
-    setup: Setup = seen.need("setup")
+    learning = seen.need("learning")
+    setup = seen.need("setup")
     if int(setup.arguments.get("gradient_accumulation_steps") or 1) < 2:
         raise NotApplicable("nothing is accumulated")
     factor = learning.accumulation
@@ -56,11 +46,16 @@ def accumulation(self: Check, seen: Seen) -> Iterator[Finding]:
     if not 1 / 1.4 <= factor <= 1.4:
         yield self.finding(
             f"the accumulated gradient is {factor:.2f} times that of the mean over label tokens",
-            evidence=[f"its own: {', '.join(sorted(setup.overrides))}"] if setup.overrides else [],
+            evidence=_own_methods(setup),
             key="training.gradient_accumulation_steps",
             fix="Let compute_loss divide by num_items_in_batch, or set "
             "trainer.model_accepts_loss_kwargs = False.",
         )
+
+
+def _own_methods(setup: Setup) -> list[str]:
+    """What the trainer's class has of its own, as evidence."""
+    return [f"its own: {', '.join(sorted(setup.overrides))}"] if setup.overrides else []
 
 
 def _why(learning: Learning, otherwise: str) -> str:
@@ -79,8 +74,8 @@ def does_not_fall(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: the loss falls by a little in every such step.
     """
-    learning = _learning(seen)
-    setup: Setup = seen.need("setup")
+    learning = seen.need("learning")
+    setup = seen.need("setup")
     start = learning.start_loss
     if not learning.losses or start is None:
         raise NotMeasured(_why(learning, "no step was run on one batch"))
@@ -95,7 +90,7 @@ def does_not_fall(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(
             f"the loss of one batch goes from {start:.4f} to {last:.4f} in "
             f"{len(learning.losses)} steps on it",
-            evidence=[f"its own: {', '.join(sorted(setup.overrides))}"] if setup.overrides else [],
+            evidence=_own_methods(setup),
             key="training",
             fix="Look at what compute_loss returns, and at what the labels are.",
         )
@@ -120,7 +115,7 @@ def explodes(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: a rate at which the loss of one batch falls.
     """
-    learning = _learning(seen)
+    learning = seen.need("learning")
     start = learning.start_loss
     if not learning.losses or start is None or not math.isfinite(start):
         raise NotMeasured(_why(learning, "no step was run on one batch"))
@@ -152,13 +147,13 @@ def other_loss(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `outputs.loss` of the model.
     """
-    learning, setup = _learning(seen), seen.need("setup")
+    learning, setup = seen.need("learning"), seen.need("setup")
     own, mean = learning.own_loss, learning.mean_loss
     if own is None or mean is None or not math.isfinite(mean):
         raise NotMeasured(_why(learning, "the loss of one batch was not computed"))
     if setup.arguments.get("label_smoothing_factor"):
         raise NotApplicable("the loss is smoothed")
-    if not {"compute_loss", "training_step"} & setup.overrides:
+    if not setup.own_loss:
         raise NotApplicable("the loss is the library's")
     if abs(own - mean) > 0.25 * max(abs(mean), 1e-6):
         yield self.finding(
@@ -181,7 +176,7 @@ def without_gradient(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `gradient_checkpointing_kwargs={"use_reentrant": False}`
     """
-    training, setup = _training(seen), seen.need("setup")
+    training, setup = seen.need("training"), seen.need("setup")
     if not training.gradients:
         raise NotMeasured("no step was run")
     if setup.arguments.get("learning_rate") == 0:
@@ -222,7 +217,7 @@ def do_not_move(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: float32 weights under `bf16=True`.
     """
-    training, setup = _training(seen), seen.need("setup")
+    training, setup = seen.need("training"), seen.need("setup")
     if not training.moved or training.failure is not None:
         raise NotMeasured("no step was run")
     held = training.in_optimizer or frozenset()
@@ -255,7 +250,7 @@ def leak(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: a block-diagonal mask, or `position_ids` that begin anew.
     """
-    learning = _learning(seen)
+    learning = seen.need("learning")
     if learning.leak is None:
         raise NotMeasured(_why(learning, "a batch has one row"))
     if learning.leak > 0.01:
@@ -278,10 +273,10 @@ def divided(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `model.loss_type = "ForCausalLM"` before the trainer is made.
     """
-    setup: Setup = seen.need("setup")
-    learning = _learning(seen)
+    setup = seen.need("setup")
+    learning = seen.need("learning")
     rows = [row for row in seen.rows("batches") if row.labels is not None]
-    if {"compute_loss", "training_step"} & setup.overrides or not rows:
+    if setup.own_loss or not rows:
         raise NotApplicable("the loss is the subject's own")
     if learning.accumulation is not None and abs(learning.accumulation - 1) < _ROUNDING:
         return
@@ -289,8 +284,8 @@ def divided(self: Check, seen: Seen) -> Iterator[Finding]:
         raise NotApplicable("the model's loss is counted after the shift")
     if seen.recipe is not None and seen.recipe.model.loss_type is not None:
         raise NotApplicable("model.loss_type is set")
-    before = sum(sum(label != -100 for label in row.labels or ()) for row in rows)
-    after = sum(sum(label != -100 for label in (row.labels or ())[1:]) for row in rows)
+    before = sum(sum(label != IGNORED for label in row.labels or ()) for row in rows)
+    after = sum(sum(label != IGNORED for label in (row.labels or ())[1:]) for row in rows)
     share = 1 - after / max(1, before)
     if share >= 0.02:
         yield self.finding(

@@ -30,7 +30,7 @@ def does_not_fit(self: Check, seen: Seen) -> Iterator[Finding]:
         raise NotMeasured(memory.text.splitlines()[0])
     if memory.fits is None:
         raise NotApplicable("the recipe names no budget")
-    if not memory.fits:
+    if not memory.fits and memory.card is not None:
         where = memory.failure
         needed = (
             ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ftcheck.checks.facts import Reload, Setup
+from ftcheck.checks.facts import Reload
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -25,7 +25,7 @@ def fp16_weights(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: float32 weights under `fp16=True`; peft makes adapters float32 by itself.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.arguments.get("fp16"):
         raise NotApplicable("fp16 is off")
     half = [one.name for one in setup.trainable if one.dtype == "float16"]
@@ -50,7 +50,7 @@ def fp16_not_covered(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: bf16, which has float32's range; or a run on a card.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     on_card = any(one.device == "cuda" for one in setup.parameters)
     if setup.arguments.get("fp16") and not on_card:
         yield self.finding(
@@ -70,7 +70,7 @@ def pure_half(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `dtype=torch.float32` and `bf16=True`.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     for dtype, severity in (("float16", Severity.WARNING), ("bfloat16", Severity.NOTE)):
         half = [one for one in setup.trainable if one.dtype == dtype]
         if half and not (dtype == "float16" and setup.arguments.get("fp16")):
@@ -94,7 +94,7 @@ def unprepared(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `get_peft_model(prepare_model_for_kbit_training(quantized), config)`
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.quantized:
         raise NotApplicable("the base is not quantized")
     if not setup.prepared:
@@ -117,7 +117,7 @@ def merge(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: load the base in half precision, then merge; or ship the adapter.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.quantized:
         raise NotApplicable("the base is not quantized")
     merged = seen.record.of("merge") if seen.record is not None else ()
@@ -155,7 +155,7 @@ def bf16_card(self: Check, seen: Seen) -> Iterator[Finding]:
     """
     from ftcheck.memory.budget import budget_of
 
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if seen.recipe is None or not setup.arguments.get("bf16"):
         raise NotApplicable("bf16 is off, or no card is named")
     card = budget_of(seen.recipe)
@@ -181,7 +181,7 @@ def mixed_up(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `bf16=True`
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.arguments.get("fp16"):
         raise NotApplicable("fp16 is off")
     wide = [one for one in setup.parameters if one.dtype == "bfloat16" and not one.adapter]

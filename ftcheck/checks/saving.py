@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ftcheck.checks.facts import Record, Reload, Setup
+from ftcheck.checks.facts import Record
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -17,7 +17,7 @@ _CLOSE_HALF: Final = 2e-2
 
 
 def _through(seen: Seen) -> Record:
-    record: Record = seen.need("record")
+    record = seen.need("record")
     if not record.through:
         raise NotMeasured("the script was followed up to its training; see --through generate")
     return record
@@ -32,7 +32,7 @@ def nothing_saved(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `trainer.save_model("adapter")`
     """
     record = _through(seen)
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if record.of("save") or record.of("merge"):
         return
     if str(setup.arguments.get("save_strategy")) == "no":
@@ -53,7 +53,7 @@ def differs(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: the same logits.
     """
-    reload: Reload = seen.need("reload")
+    reload = seen.need("reload")
     if reload.failure is not None:
         yield self.finding(
             f"loading what was saved fails: {reload.failure.kind}: "
@@ -152,7 +152,7 @@ def tokenizer(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `tokenizer.save_pretrained(folder)`
     """
     record = _through(seen)
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     kinds = {call.facts.get("kind") for call in record.of("save")}
     if not kinds or setup.processing_saved or "tokenizer" in kinds:
         return
@@ -178,7 +178,7 @@ def new_embeddings(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `LoraConfig(trainable_token_indices=[...], ...)`
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.adapters or seen.text is None:
         raise NotApplicable("no adapter, or no tokenizer")
     resized = seen.record.of("resize") if seen.record is not None else ()

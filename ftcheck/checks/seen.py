@@ -6,9 +6,9 @@ modules of checks) reads what is here and touches nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from ftcheck.checks.facts import (
     Batches,
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from ftcheck.recipe import Recipe
 
 __all__ = ["Seen"]
+
+_NOTHING: Final = {
+    "text": "there is no tokenizer",
+    "evaluation": "there is no evaluation set",
+    "eval_batches": "there is no evaluation set",
+    "record": "it is about what scripts do",
+}
+"""What a subject may be without, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +85,24 @@ class Seen:
     reasons: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
 
+    @overload
+    def need(self, what: Literal["text"]) -> Text: ...
+    @overload
+    def need(self, what: Literal["setup"]) -> Setup: ...
+    @overload
+    def need(self, what: Literal["train", "evaluation"]) -> Rows: ...
+    @overload
+    def need(self, what: Literal["batches", "eval_batches"]) -> Batches: ...
+    @overload
+    def need(self, what: Literal["learning"]) -> Learning: ...
+    @overload
+    def need(self, what: Literal["training"]) -> Training: ...
+    @overload
+    def need(self, what: Literal["reload"]) -> Reload: ...
+    @overload
+    def need(self, what: Literal["memory"]) -> VramReport | Failure: ...
+    @overload
+    def need(self, what: Literal["record"]) -> Record: ...
     def need(self, what: str) -> Any:
         """What was seen of one kind.
 
@@ -85,17 +111,25 @@ class Seen:
             NotMeasured: It was not looked at, or broke while it was.
         """
         found = getattr(self, what)
-        if found is None:
-            if what in ("evaluation", "eval_batches") and what not in self.reasons:
-                raise NotApplicable("there is no evaluation set")
-            if what == "record" and self.kind != "script":
-                raise NotApplicable("it is about what scripts do")
-            raise NotMeasured(self.reasons.get(what, f"{what} was not looked at"))
-        return found
+        if found is not None:
+            return found
+        script = what == "record" and self.kind == "script"
+        if what in _NOTHING and what not in self.reasons and not script:
+            raise NotApplicable(_NOTHING[what])
+        raise NotMeasured(self.reasons.get(what, f"{what} was not looked at"))
 
-    def rows(self, what: str) -> tuple[Row, ...]:
+    @property
+    def pad(self) -> int | None:
+        """The pad id; `None` without a tokenizer or a pad token."""
+        return None if self.text is None else self.text.pad
+
+    def show(self, before: str, ids: Sequence[int], most: int = 12) -> list[str]:
+        """A line of evidence: words, then tokens as text and as ids; none without a tokenizer."""
+        return [] if self.text is None else [before + self.text.show(ids, most)]
+
+    def rows(self, what: Literal["batches", "eval_batches"]) -> tuple[Row, ...]:
         """Rows of batches of one kind, where there are any with labels."""
-        found: Batches = self.need(what)
+        found = self.need(what)
         if not found.rows:
             raise NotMeasured("no batch could be made")
         return found.rows

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ftcheck.checks.explained import explained, said_elsewhere, sentence_of
-from ftcheck.checks.facts import Failure, Training
+from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -18,11 +18,6 @@ _ROUNDING: Final = 1e-3
 """Relative difference of losses in float32 that reordering sums explains, with room."""
 
 
-def _training(seen: Seen) -> Training:
-    training: Training = seen.need("training")
-    return training
-
-
 @check("FT413", "dropout-off-in-training", Level.STEP, Severity.WARNING)
 def dropout_off(self: Check, seen: Seen) -> Iterator[Finding]:
     """Dropout is off while training: something put the model into evaluation mode.
@@ -31,7 +26,7 @@ def dropout_off(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: the mode as `Trainer` sets it.
     """
-    off = _training(seen).dropout_off
+    off = seen.need("training").dropout_off
     if off:
         yield self.finding(
             f"{len(off)} dropouts are off in a training step",
@@ -49,7 +44,7 @@ def dropout_on(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: the mode as `Trainer` sets it.
     """
-    training = _training(seen)
+    training = seen.need("training")
     if training.eval_metrics is None:
         raise NotApplicable("nothing is evaluated")
     if training.dropout_on_in_eval:
@@ -87,7 +82,7 @@ def nan_loss(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: rows without labels are filtered out.
     """
-    training = _training(seen)
+    training = seen.need("training")
     if not training.losses:
         raise NotMeasured("no step was run")
     count = sum(1 for loss in training.losses if not math.isfinite(loss))
@@ -112,7 +107,7 @@ def not_deterministic(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: generators that `transformers.set_seed` sets.
     """
-    training = _training(seen)
+    training = seen.need("training")
     if not training.repeat or not training.losses:
         raise NotMeasured("the steps were not run twice")
     first, again = training.losses, training.repeat
@@ -135,7 +130,7 @@ def frozen_change(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `requires_grad=True` for what is to change.
     """
     changed = [
-        name for name in _training(seen).changed_frozen
+        name for name in seen.need("training").changed_frozen
         if not (seen.need("setup").quantized and name.endswith("bias"))
     ]  # fmt: skip
     if changed:
@@ -179,4 +174,4 @@ def fails(self: Check, seen: Seen) -> Iterator[Finding]:
         )
         return
     if not any(failures):
-        _training(seen)  # where no step was run, nobody knows
+        seen.need("training")  # where no step was run, nobody knows

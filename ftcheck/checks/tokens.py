@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftcheck.checks.data import instructs, real_tokens
-from ftcheck.checks.facts import Batches, Row, Setup, Text
+from ftcheck.checks.data import edges, instructs, real_tokens
+from ftcheck.checks.facts import Row, Text
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
 
-__all__ = ["edges", "stripped"]
-
-
-def _text(seen: Seen) -> Text:
-    if seen.text is None:
-        raise NotApplicable("there is no tokenizer")
-    return seen.text
+__all__ = ["stripped"]
 
 
 @check("FT213", "pad-token-missing", Level.DATA, Severity.ERROR)
@@ -30,7 +24,7 @@ def pad_missing(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `tokenizer.pad_token = tokenizer.eos_token`, with labels that go by the attention mask.
     """
-    batches: Batches = seen.need("batches")
+    batches = seen.need("batches")
     failure = batches.failure
     if failure is not None and "padding token" in failure.text:
         yield self.finding(
@@ -57,7 +51,7 @@ def embedding(self: Check, seen: Seen) -> Iterator[Finding]:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
         model.resize_token_embeddings(len(tokenizer))
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     rows = seen.need("train").rows + seen.need("batches").rows
     largest = max((max(row.ids, default=-1) for row in rows), default=-1)
     if largest >= setup.embedding_rows:
@@ -90,7 +84,7 @@ def ids_dtype(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `torch.tensor(ids)`
     """
-    batches: Batches = seen.need("batches")
+    batches = seen.need("batches")
     if batches.id_dtype and not batches.id_dtype.startswith("int"):
         yield self.finding(
             f"input_ids have the type {batches.id_dtype}", fix="Make them int64.", key="data"
@@ -114,7 +108,7 @@ def too_long(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `max_length` of at most `model.config.max_position_embeddings`.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     rows = seen.need("train").rows + seen.need("batches").rows
     longest = max((len(row.ids) for row in rows), default=0)
     if setup.positions is not None and longest > setup.positions:
@@ -139,7 +133,7 @@ def mask_wrong(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: the mask that the tokenizer gives.
     """
     rows = seen.rows("batches")
-    text = _text(seen)
+    text = seen.need("text")
     pad = text.pad
     if pad is None:
         raise NotApplicable("there is no pad token")
@@ -147,7 +141,7 @@ def mask_wrong(self: Check, seen: Seen) -> Iterator[Finding]:
     inverted, in_front, behind, padded = 0, 0, 0, 0
     shown: Row | None = None
     for row in rows:
-        first, last = edges(row, pad)
+        first, last = edges(row.ids, pad)
         if first == last or (first, last) == (0, len(row.ids)):
             continue
         padded += 1
@@ -165,9 +159,7 @@ def mask_wrong(self: Check, seen: Seen) -> Iterator[Finding]:
         assert shown is not None
         yield self.finding(
             f"in {inverted} of {padded} padded rows the attention mask hides the text",
-            evidence=[f"mask {list((shown.mask or ())[:16])} …", seen.text.show(shown.ids, 16)]
-            if seen.text is not None
-            else [],
+            evidence=[f"mask {list((shown.mask or ())[:16])} …", text.show(shown.ids, 16)],
             key="tokenization",
             fix="1 stands for real tokens, 0 for pads.",
         )
@@ -186,16 +178,6 @@ def mask_wrong(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
-def edges(row: Row, pad: int) -> tuple[int, int]:
-    """Where the text of a row begins and ends: without runs of the pad token."""
-    first, last = 0, len(row.ids)
-    while last > first and row.ids[last - 1] == pad:
-        last -= 1
-    while first < last and row.ids[first] == pad:
-        first += 1
-    return first, last
-
-
 @check("FT212", "special-tokens-doubled", Level.DATA, Severity.WARNING)
 def doubled(self: Check, seen: Seen) -> Iterator[Finding]:
     """BOS twice at the start of rows, or EOS twice at their end.
@@ -207,7 +189,7 @@ def doubled(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: the same with `add_special_tokens=False`.
     """
-    text = _text(seen)
+    text = seen.need("text")
     rows = [row for row in seen.rows("batches") if len(row.ids) > 3]
     begins = [row for row in rows if _starts_double(row, text)]
     ends = [row for row in rows if _ends_double(row, text)]
@@ -223,12 +205,8 @@ def doubled(self: Check, seen: Seen) -> Iterator[Finding]:
             )
 
 
-def _shown(row: Row) -> tuple[int, ...]:
-    return real_tokens(row, None)
-
-
 def _starts_double(row: Row, text: Text) -> bool:
-    ids = _shown(row)
+    ids = real_tokens(row, None)
     if text.bos is None or len(ids) < 3 or (text.bos == text.pad and row.mask is None):
         return False
     return ids[0] == ids[1] == text.bos and ids[2] != text.bos
@@ -237,7 +215,7 @@ def _starts_double(row: Row, text: Text) -> bool:
 def _ends_double(row: Row, text: Text) -> bool:
     if text.eos is None or row.mask is None:
         return False
-    ids = _shown(row)
+    ids = real_tokens(row, None)
     return len(ids) > 2 and ids[-1] == ids[-2] == text.eos and ids[-3] != text.eos
 
 
@@ -254,7 +232,7 @@ def eos_missing(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `tokenizer(prompt + answer + tokenizer.eos_token)`
     """
-    text = _text(seen)
+    text = seen.need("text")
     if not seen.real_data:
         raise NotMeasured("other text stands in for the data")
     rows = seen.rows("batches")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ftcheck.checks.facts import Setup, Training
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -15,11 +14,6 @@ __all__: list[str] = []
 
 _ADAPTIVE: Final = ("adam", "lion", "ademamix", "lamb")
 _GIB: Final = 2**30
-
-
-def _training(seen: Seen) -> Training:
-    training: Training = seen.need("training")
-    return training
 
 
 @check("FT401", "optimizer-lacks-parameters", Level.STEP, Severity.ERROR)
@@ -35,7 +29,7 @@ def lacks(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: the other way round, or let `Trainer` make it.
     """
-    held = _training(seen).in_optimizer
+    held = seen.need("training").in_optimizer
     if held is None:
         raise NotMeasured("no step was run")
     missing = [one.name for one in seen.need("setup").trainable
@@ -61,8 +55,8 @@ def holds_frozen(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `AdamW(p for p in model.parameters() if p.requires_grad)`
     """
-    setup: Setup = seen.need("setup")
-    held = _training(seen).in_optimizer or frozenset()
+    setup = seen.need("setup")
+    held = seen.need("training").in_optimizer or frozenset()
     frozen = [one.name for one in setup.parameters if not one.trainable and one.name in held]
     foreign = "?" in held
     if frozen or foreign:
@@ -80,7 +74,7 @@ def zero(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: 1e-4 to 3e-4 for LoRA, 1e-5 to 5e-5 for all parameters.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if setup.optimizer_given:
         raise NotApplicable("the trainer was given an optimizer")
     rate = float(setup.arguments.get("learning_rate") or 0.0)
@@ -105,7 +99,7 @@ def high(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: 2e-4 for LoRA.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if setup.optimizer_given:
         raise NotApplicable("the trainer was given an optimizer")
     rate, name = float(setup.arguments.get("learning_rate") or 0.0), str(setup.arguments["optim"])
@@ -128,12 +122,12 @@ def warmup(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `warmup_ratio=0.03`
     """
-    training = _training(seen)
+    training = seen.need("training")
     if not training.schedule or not training.steps:
         raise NotMeasured("the number of steps is not known before training")
     schedule = training.schedule
     peak = max(schedule)
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     wanted = float(setup.arguments.get("learning_rate") or 0.0)
     share = next(n for n, rate in enumerate(schedule) if rate >= 0.95 * peak) / len(schedule)
     short = not setup.optimizer_given and wanted > 0 and peak < 0.95 * wanted
@@ -157,8 +151,8 @@ def too_few(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: rows ÷ (batch × accumulation) × epochs of some hundreds.
     """
-    training = _training(seen)
-    setup: Setup = seen.need("setup")
+    training = seen.need("training")
+    setup = seen.need("setup")
     if training.steps is None:
         raise NotMeasured("the number of steps is not known before training")
     batches = seen.batches.batches if seen.batches is not None else None
@@ -186,7 +180,7 @@ def auto_batch(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: a fixed size that fits: `ftcheck vram --max-batch`.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if setup.arguments.get("auto_find_batch_size"):
         yield self.finding(
             "auto_find_batch_size changes the effective batch with the free memory",
@@ -205,7 +199,7 @@ def keeps_logits(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1)`
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     if not setup.compute_metrics or setup.preprocess_logits:
         raise NotApplicable("logits are not kept")
     if setup.arguments.get("prediction_loss_only") or setup.arguments.get("batch_eval_metrics"):
@@ -237,14 +231,14 @@ def best_metric(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `metric_for_best_model="eval_loss"`
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     wanted = setup.arguments.get("metric_for_best_model")
     if not wanted:
         raise NotApplicable("no metric is asked for")
     if not (setup.arguments.get("load_best_model_at_end") or setup.early_stopping):
         raise NotApplicable("no best checkpoint is chosen")
     name = wanted if str(wanted).startswith("eval_") else f"eval_{wanted}"
-    reported = _training(seen).eval_metrics
+    reported = seen.need("training").eval_metrics
     if reported is None:
         if setup.eval_rows is None:
             yield self.finding(
@@ -275,7 +269,7 @@ def eval_loss(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `label_names=["labels"]`, and `LoraConfig(task_type="CAUSAL_LM")`.
     """
-    training = _training(seen)
+    training = seen.need("training")
     if training.eval_metrics is None:
         raise NotApplicable("nothing is evaluated")
     if not any(name.endswith("_loss") for name in training.eval_metrics):
@@ -307,7 +301,7 @@ def best_deleted(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: the same with `load_best_model_at_end=True`.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     arguments: Any = setup.arguments
     limit = arguments.get("save_total_limit")
     evaluates = arguments.get("eval_strategy", arguments.get("evaluation_strategy", "no")) != "no"
@@ -332,7 +326,7 @@ def warmup_of_one(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `warmup_steps=0.03` for a share, an integer for steps.
     """
-    setup: Setup = seen.need("setup")
+    setup = seen.need("setup")
     for name in ("warmup_steps", "warmup_ratio"):
         value = setup.arguments.get(name)
         if isinstance(value, float) and value == 1.0:

@@ -153,5 +153,5 @@ def _filled(seen: Seen, found: dict[str, Any], reasons: dict[str, str], subject:
 
 def refused(name: str, kind: str, failure: Failure, **known: Any) -> Seen:
     """What was seen of a subject that could not be built: why."""
-    reasons = dict.fromkeys((*_ALL, "setup", "text"), "the subject could not be built")
+    reasons = dict.fromkeys((*_ALL, "setup"), "the subject could not be built")
     return Seen(name=name, kind=kind, refused=failure, reasons=reasons, **known)
