@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ftcheck.checks.data import real_tokens
 from ftcheck.checks.facts import IGNORED, Call, Row
 from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotMeasured, check
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -15,11 +15,8 @@ __all__: list[str] = []
 
 def _calls(seen: Seen) -> tuple[Call, ...]:
     """Calls of `generate`, one of each kind: a loop over prompts is said once."""
-    record = seen.need("record")
-    if not record.through:
-        raise NotMeasured("the script was followed up to its training; see --through generate")
     kinds: dict[object, Call] = {}
-    for call in record.of("generate"):
+    for call in seen.followed().of("generate"):
         facts = {name: value for name, value in call.facts.items() if name not in ("ids", "length")}
         kinds.setdefault((call.place, *sorted((n, str(v)) for n, v in facts.items())), call)
     return tuple(kinds.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ftcheck.checks.facts import Record
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -16,13 +15,6 @@ _CLOSE: Final = 1e-3
 _CLOSE_HALF: Final = 2e-2
 
 
-def _through(seen: Seen) -> Record:
-    record = seen.need("record")
-    if not record.through:
-        raise NotMeasured("the script was followed up to its training; see --through generate")
-    return record
-
-
 @check("FT801", "nothing-saved", Level.ROUNDTRIP, Severity.WARNING)
 def nothing_saved(self: Check, seen: Seen) -> Iterator[Finding]:
     """The script trains and saves nothing.
@@ -31,7 +23,7 @@ def nothing_saved(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `trainer.save_model("adapter")`
     """
-    record = _through(seen)
+    record = seen.followed()
     setup = seen.need("setup")
     if record.of("save") or record.of("merge"):
         return
@@ -85,7 +77,7 @@ def before(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: below it.
     """
-    record = _through(seen)
+    record = seen.followed()
     saved = [call for call in record.of("save") if call.facts.get("kind") != "tokenizer"]
     early = [call for call in saved if call.when == "before"]
     if early and len(early) == len(saved):
@@ -105,7 +97,7 @@ def base_saved(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `model.save_pretrained(folder)`, or `model.merge_and_unload()` before it.
     """
-    record = _through(seen)
+    record = seen.followed()
     if not seen.need("setup").adapters:
         raise NotApplicable("the model has no adapter")
     saved = [call for call in record.of("save") if call.when == "after"
@@ -130,7 +122,7 @@ def other_base(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `PeftConfig.from_pretrained(folder).base_model_name_or_path`
     """
-    for call in _through(seen).of("load-adapter"):
+    for call in seen.followed().of("load-adapter"):
         if call.facts.get("same_base") is False:
             yield self.finding(
                 "the adapter is loaded on a base with other weights than it was trained on",
@@ -151,7 +143,7 @@ def tokenizer(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `tokenizer.save_pretrained(folder)`
     """
-    record = _through(seen)
+    record = seen.followed()
     setup = seen.need("setup")
     kinds = {call.facts.get("kind") for call in record.of("save")}
     if not kinds or setup.processing_saved or "tokenizer" in kinds:

@@ -118,6 +118,18 @@ class Seen:
             raise NotApplicable(_NOTHING[what])
         raise NotMeasured(self.reasons.get(what, f"{what} was not looked at"))
 
+    def followed(self) -> Record:
+        """What a script did, to its end.
+
+        Raises:
+            NotApplicable: The subject is no script.
+            NotMeasured: It was followed up to its training.
+        """
+        record = self.need("record")
+        if not record.through:
+            raise NotMeasured("the script was followed up to its training; see --through generate")
+        return record
+
     @property
     def pad(self) -> int | None:
         """The pad id; `None` without a tokenizer or a pad token."""

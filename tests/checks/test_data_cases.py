@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.checks.coverage import CATCHES, LEAVES_ALONE
+from tests.checks.cases import Build, Cases, both_sides
 from tests.checks.toys import TEXTS, base, found, lora, rows, tokenizer, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about what is built wrong
 
-Build = Callable[[Path], Any]
 Row = dict[str, Any]
 EOS = 2047
 
@@ -219,7 +218,7 @@ def no_change(row: Row) -> None:
 
 
 sound = each(no_change)
-CASES: dict[str, tuple[Build, str, tuple[Build, ...]]] = {
+CASES: Cases = {
     "FT101": (each(emptied, 12), "warning", (sound,)),
     "FT102": (repeated(6), "warning", (sound,)),
     "FT103": (overlapping(1), "warning", (overlapping(0),)),
@@ -244,23 +243,7 @@ CASES: dict[str, tuple[Build, str, tuple[Build, ...]]] = {
     "FT218": (evaluated(mostly_masked), "warning", (evaluated(no_change),)),
     "FT221": (answers("\n### Answer: "), "note", (sound, answers(" is "))),
 }  # fmt: skip
-for _code in CASES:
-    CATCHES[_code].append(__name__)
-    LEAVES_ALONE[_code].append(__name__)
-
-
-@pytest.mark.parametrize("code", CASES)
-def test_it_catches_what_is_wrong(tmp_path: Path, code: str) -> None:
-    build, severity, _ = CASES[code]
-    findings = found(build(tmp_path), code)
-    assert [one.severity.value for one in findings] == [severity]
-
-
-@pytest.mark.parametrize(
-    ("code", "build"), [(code, one) for code, case in CASES.items() for one in case[2]]
-)
-def test_it_leaves_near_misses_alone(tmp_path: Path, code: str, build: Build) -> None:
-    assert found(build(tmp_path), code) == ()
+test_it_catches_what_is_wrong, test_it_leaves_near_misses_alone = both_sides(CASES, __name__)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from ftcheck.memory.cards import card
 from ftcheck.memory.trace import Tags, Trace, TraceRecorder
 from ftcheck.memory.vram_report import report_on
 from ftcheck.recipe import load_recipe
-from tests.checks.coverage import CATCHES, LEAVES_ALONE
+from tests.checks.cases import Cases, covered
 from tests.checks.toys import rows, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -174,7 +174,7 @@ def with_prompts(seen: Seen) -> Seen:
 
 
 saved = did("save", kind="adapter")
-CASES: dict[str, tuple[Change, str, tuple[Change, ...]]] = {
+CASES: Cases = {
     "FT104": (did("shuffle", method="shuffle", seeded=False), "warning",
               (did("shuffle", method="shuffle", seeded=True),)),
     "FT106": (did("map", function="prepare", stale=True, evidence=("text: a, now b",)), "error",
@@ -224,9 +224,7 @@ CASES: dict[str, tuple[Change, str, tuple[Change, ...]]] = {
     "FT906": (both(with_prompts, generated()), "warning",
               (generated(), both(with_prompts, generated(ids=(2047, 21, 22, 23, 31))))),
 }  # fmt: skip
-for _code in CASES:
-    CATCHES[_code].append(__name__)
-    LEAVES_ALONE[_code].append(__name__)
+covered(CASES, __name__)
 
 
 @pytest.mark.parametrize("code", CASES)

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.checks.coverage import CATCHES, LEAVES_ALONE
+from tests.checks.cases import Build, Cases, both_sides
 from tests.checks.toys import base, found, lora, rows, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about what is built wrong
-
-Build = Callable[[Path], Any]
 
 
 def of(**arguments: Any) -> Build:
@@ -107,7 +105,7 @@ def early_stopping(**arguments: Any) -> Build:
     return build
 
 
-CASES: dict[str, tuple[Build, str, tuple[Build, ...]]] = {
+CASES: Cases = {
     "FT105": (with_column("loss_weights", numbers=True), "warning",
               (with_column("notes", numbers=False),
                with_column("special_tokens_mask", numbers=True))),
@@ -153,25 +151,7 @@ CASES: dict[str, tuple[Build, str, tuple[Build, ...]]] = {
               (mapped(**{"": "cpu"}), mapped(**{"transformer.h.0": "0", "lm_head": "1"}))),
     "FT603": (several_cards(2), "warning", (several_cards(1), several_cards(0))),
 }  # fmt: skip
-for _code in CASES:
-    CATCHES[_code].append(__name__)
-    LEAVES_ALONE[_code].append(__name__)
-
-
-@pytest.mark.parametrize("code", CASES)
-def test_it_catches_what_is_wrong(tmp_path: Path, code: str) -> None:
-    build, severity, _ = CASES[code]
-    findings = found(build(tmp_path), code)
-    assert [one.severity.value for one in findings] == [severity]
-    assert findings[0].sentence
-    assert code in findings[0].code
-
-
-@pytest.mark.parametrize(
-    ("code", "build"), [(code, one) for code, case in CASES.items() for one in case[2]]
-)
-def test_it_leaves_near_misses_alone(tmp_path: Path, code: str, build: Build) -> None:
-    assert found(build(tmp_path), code) == ()
+test_it_catches_what_is_wrong, test_it_leaves_near_misses_alone = both_sides(CASES, __name__)
 
 
 def test_worse_than_a_warning_and_better(tmp_path: Path) -> None:

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 from transformers import Trainer, TrainerCallback
 
-from tests.checks.coverage import CATCHES, LEAVES_ALONE
-from tests.checks.toys import base, found, lora, rows, trainer
+from tests.checks.cases import Build, Cases, both_sides
+from tests.checks.toys import base, lora, rows, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about what is built wrong
-
-Build = Callable[[Path], Any]
 
 
 def of(kind: Any = None, **arguments: Any) -> Build:
@@ -200,7 +198,7 @@ def logits_kept(count: int, *, preprocessed: bool = False) -> Build:
 
 
 FOUR_GIB_ROWS = 2**32 // (48 * 2048 * 4) + 1
-CASES: dict[str, tuple[Build, str, tuple[Build, ...]]] = {
+CASES: Cases = {
     "FT219": (pretrained(permuted=True), "error", (pretrained(permuted=False), of())),
     "FT401": (optimized(lambda model: model.get_base_model().transformer.wte.parameters()),
               "error", (optimized(trained_ones), of())),
@@ -227,20 +225,4 @@ CASES: dict[str, tuple[Build, str, tuple[Build, ...]]] = {
     "FT425": (called(WritesToBase()), "error", (called(Watches()),)),
     "FT426": (of(Failing), "error", (of(),)),
 }  # fmt: skip
-for _code in CASES:
-    CATCHES[_code].append(__name__)
-    LEAVES_ALONE[_code].append(__name__)
-
-
-@pytest.mark.parametrize("code", CASES)
-def test_it_catches_what_is_wrong(tmp_path: Path, code: str) -> None:
-    build, severity, _ = CASES[code]
-    findings = found(build(tmp_path), code)
-    assert [one.severity.value for one in findings] == [severity]
-
-
-@pytest.mark.parametrize(
-    ("code", "build"), [(code, one) for code, case in CASES.items() for one in case[2]]
-)
-def test_it_leaves_near_misses_alone(tmp_path: Path, code: str, build: Build) -> None:
-    assert found(build(tmp_path), code) == ()
+test_it_catches_what_is_wrong, test_it_leaves_near_misses_alone = both_sides(CASES, __name__)
