@@ -17,6 +17,7 @@ from ftcheck.audit.trainer import LEVELS
 from ftcheck.audit.worker import Job, Outcome
 from ftcheck.checks.finding import CheckReport, Level
 from ftcheck.errors import FtcheckError, InputError
+from ftcheck.memory.vgpu.child import python_path
 
 __all__ = ["ScriptStopped", "check_script"]
 
@@ -105,7 +106,7 @@ def check_script(
 
 def _run(folder: Path, name: str, timeout_s: float, *, verbose: bool) -> Outcome:
     said = folder / "said"
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "PYTHONPATH": _python_path(),
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "PYTHONPATH": python_path(),
               "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "Agg"}  # fmt: skip
     with said.open("wb") as output:
         child = subprocess.Popen(
@@ -138,8 +139,3 @@ def _run(folder: Path, name: str, timeout_s: float, *, verbose: bool) -> Outcome
         f"{name}: its process ended with status {child.returncode} and no result:\n{last}",
         next_step="Run the script by itself first.",
     )
-
-
-def _python_path() -> str:
-    root = str(Path(__file__).parents[2])
-    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH", "")])])

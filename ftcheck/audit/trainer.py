@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChecksFailed", "check_trainer", "levels_up_to", "trainer_subject"]
 
-LEVELS = (Level.STATIC, Level.DATA, Level.STEP, Level.ROUNDTRIP)
+LEVELS = Level.ROUNDTRIP.up_to()
 """Levels of a live trainer, cheapest first."""
 
 
@@ -50,7 +50,7 @@ def levels_up_to(name: str) -> tuple[Level, ...]:
             f"level: got {name!r}, expected one of {', '.join(names)}",
             next_step="The later ones contain the earlier ones.",
         )
-    return LEVELS[: names.index(name) + 1]
+    return Level(name).up_to()
 
 
 def trainer_subject(trainer: Trainer, name: str = "") -> Subject:

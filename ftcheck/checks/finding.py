@@ -24,6 +24,11 @@ class Level(enum.Enum):
     MEMORY = "memory"
     """The whole recipe on the virtual GPU."""
 
+    def up_to(self) -> tuple[Level, ...]:
+        """This level and those before it."""
+        levels = tuple(Level)
+        return levels[: levels.index(self) + 1]
+
 
 class Severity(enum.Enum):
     """How bad a finding is. Errors and warnings fail, notes never do."""

@@ -81,7 +81,7 @@ def check(
     """
     from ftcheck.checks.finding import Level
 
-    levels = tuple(Level)[: _LEVELS.index(level) + 1]
+    levels = Level(level).up_to()
     is_script = Path(subject).suffix in _SCRIPTS
     if is_script:
         if overrides or fix:

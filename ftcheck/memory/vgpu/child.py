@@ -23,7 +23,7 @@ from ftcheck.errors import InputError
 from ftcheck.memory.trace import Trace
 from ftcheck.memory.vgpu.errors import ChildDied, ChildTimedOut
 
-__all__ = ["Call", "Result", "run", "run_many"]
+__all__ = ["Call", "Result", "python_path", "run", "run_many"]
 
 _SHOWN_LINES = 15
 _POLL_S = 0.02
@@ -225,7 +225,7 @@ def _child(folder: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[by
             stdin=subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,
-            env={**os.environ, "PYTHONPATH": _python_path(), **env},
+            env={**os.environ, "PYTHONPATH": python_path(), **env},
             start_new_session=True,  # Ctrl-C reaches this process; the child is ours to end
         )
         try:
@@ -236,7 +236,7 @@ def _child(folder: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[by
             child.wait()
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """Where the child finds ftcheck itself, before it is told the rest of `sys.path`."""
     root = str(Path(__file__).parents[3])
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH", "")])])

@@ -64,8 +64,8 @@ def swallowed(gpu: Any) -> int:
     return 1
 
 
-def moves(gpu: Any) -> dict[str, Any]:
-    """Modules and tensors between the host and the card."""
+def _tied(*, scaled: bool = False) -> Any:
+    """An embedding and a head of one matrix, 100 x 16, and a buffer of 16 where it is scaled."""
     import torch
     from torch import nn
 
@@ -75,18 +75,30 @@ def moves(gpu: Any) -> dict[str, Any]:
             self.embed = nn.Embedding(100, 16)
             self.head = nn.Linear(16, 100, bias=False)
             self.head.weight = self.embed.weight
-            self.register_buffer("scale", torch.ones(16))
+            if scaled:
+                self.register_buffer("scale", torch.ones(16))
+
+        def forward(self, ids: Any) -> Any:
+            return self.head(self.embed(ids))
+
+    return Tied()
+
+
+def moves(gpu: Any) -> dict[str, Any]:
+    """Modules and tensors between the host and the card."""
+    import torch
+    from torch import nn
 
     alive = gpu.recorder.alive_bytes
     seen: dict[str, Any] = {}
-    model = Tied().to(gpu.device)
+    model = _tied(scaled=True).to(gpu.device)
     seen["moved"] = (alive(), model.head.weight is model.embed.weight, model.scale.device.type)
     model.half()
     seen["half"] = (alive(), model.head.weight is model.embed.weight)
     model.cpu()
     seen["back"] = (alive(), model.head.weight.device.type)
     with torch.device("meta"):
-        empty = Tied()
+        empty = _tied(scaled=True)
     gpu.materialize(empty)
     seen["materialized"] = (alive(), empty.head.weight is empty.embed.weight)
     del model, empty
@@ -115,19 +127,8 @@ def kept(gpu: Any) -> dict[str, Any]:
     import weakref
 
     import torch
-    from torch import nn
 
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Embedding(100, 16)
-            self.head = nn.Linear(16, 100, bias=False)
-            self.head.weight = self.embed.weight
-
-        def forward(self, ids: Any) -> Any:
-            return self.head(self.embed(ids))
-
-    model = Tied()
+    model = _tied()
     weight = model.head.weight
     adam, watch, hooks = torch.optim.AdamW(model.parameters()), weakref.ref(weight), []
     ids = torch.zeros(3, dtype=torch.long)
