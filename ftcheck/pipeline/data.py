@@ -275,12 +275,17 @@ def _check_longest(recipe: Recipe, rows: Dataset, path: str) -> None:
 
 def _without_empty(recipe: Recipe, rows: Dataset) -> tuple[Dataset, int]:
     """Rows that hold text; missing texts are an error unless empty rows are dropped."""
+    import numpy as np
+
     column = recipe.data.text_column
+    texts = rows.data.column(column)
     if recipe.data.drop_empty:
-        texts = rows[column]
-        kept = [index for index, text in enumerate(texts) if text and not text.isspace()]
-        return rows.select(kept), len(rows) - len(kept)
-    missing = rows.data.column(column).null_count
+        # Of a million rows, plain values are ten times as fast as rows, and datasets hashes an
+        # array of positions ten times as fast as a list.
+        full = [bool(text) and not text.isspace() for text in texts.to_pylist()]
+        kept = np.flatnonzero(full)
+        return (rows, 0) if all(full) else (rows.select(kept), len(rows) - len(kept))
+    missing = texts.null_count
     if missing:
         raise recipe.fault(
             "data.text_column",
