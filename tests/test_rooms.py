@@ -44,6 +44,17 @@ ROOMS: dict[str, list[str]] = {
         "checks.observe",
     ],
     "report": [*BASE, "pipeline.result", "memory", "checks.finding"],
+    "pytest_plugin": [
+        *BASE,
+        "recipe",
+        "assets",
+        "pipeline",
+        "memory",
+        "memory.vgpu",
+        "checks",
+        "audit",
+        "report",
+    ],
     "cli": [*BASE, "recipe", "assets", "pipeline", "memory", "checks", "audit", "report"],
 }
 """Room to the rooms that it may import from; `room.module` allows that module alone."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ftcheck.checks.seen import Seen
 
 __all__ = [
+    "FAILS",
     "Check",
     "NotApplicable",
     "NotMeasured",
@@ -80,6 +81,11 @@ class Check:
         )
 
     @property
+    def subject_matter(self) -> str:
+        """What it is about, in one word: the first digit of its code."""
+        return _SUBJECT_MATTERS[self.code[2]]
+
+    @property
     def summary(self) -> str:
         """The first line of its page."""
         return self.page.partition("\n")[0]
@@ -91,7 +97,19 @@ class Check:
 
 
 _CHECKS: dict[str, Check] = {}
-_FAILS: Final = "FT426"
+_SUBJECT_MATTERS: Final = {
+    "1": "data",
+    "2": "labels",
+    "3": "adapter",
+    "4": "training",
+    "5": "precision",
+    "6": "devices",
+    "7": "memory",
+    "8": "saving",
+    "9": "generation",
+}
+FAILS: Final = "FT426"
+"""The check that says why a subject fails before any level, or while it trains."""
 _MODULES: Final = (
     "data", "tokens", "held_out", "labels", "label_masks", "adapter", "training", "learning",
     "steps", "precision", "devices", "memory", "saving", "generation",
@@ -164,7 +182,7 @@ def selected(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Ch
 
 def within(checks: Sequence[Check], levels: Collection[Level]) -> tuple[Check, ...]:
     """Those of some levels, and the one that says why a subject fails before any level."""
-    return tuple(one for one in checks if one.level in levels or one.code == _FAILS)
+    return tuple(one for one in checks if one.level in levels or one.code == FAILS)
 
 
 def _wanted(one: Check, select: Sequence[str], ignore: Sequence[str]) -> bool:

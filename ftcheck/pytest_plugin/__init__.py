@@ -1,0 +1,1 @@
+"""The pytest plugin: recipes and scripts as tests, fixtures, GPU tests, budgets in VRAM."""
