@@ -9,19 +9,16 @@ from typing import Any
 
 import pytest
 
-from ftcheck.checks.finding import CheckReport, Finding, Level, Outcome, Status
+from ftcheck.checks.finding import CheckReport, Level, Outcome, Status
 from ftcheck.checks.registry import FAILS, Check, find, selected, within
 from ftcheck.errors import FtcheckError, InputError
 from ftcheck.pytest_plugin.cache import SessionCache
 from ftcheck.pytest_plugin.reports import recipe_report, script_report
 from ftcheck.pytest_plugin.state import SETTINGS, tell, unmeasured
+from ftcheck.pytest_plugin.words import FindingsFailed, words_of
 from ftcheck.recipe import Recipe, load_recipe
 
-__all__ = ["CheckItem", "FindingsFailed", "RecipeFile", "ScriptFile"]
-
-
-class FindingsFailed(AssertionError):
-    """A check holds something against the subject; the words are for people."""
+__all__ = ["CheckItem", "RecipeFile", "ScriptFile"]
 
 
 class SubjectFile(pytest.File):
@@ -227,17 +224,3 @@ def _fail_if_nobody_else_does(item: CheckItem, report: CheckReport) -> None:
     failing = next(one for one in report.outcomes if one.code == FAILS)
     if failing.status is Status.FAILED:
         raise FindingsFailed("\n\n".join(map(words_of, failing.findings)))
-
-
-def words_of(found: Finding) -> str:
-    """A finding for people: the place, what was found, the evidence, what to do."""
-    severity = "accepted" if found.accepted else found.severity.value
-    place = f"{found.place}: " if found.place else ""
-    lines = [f"{place}{severity}: {found.code} {found.slug}", f"  {found.sentence}"]
-    lines += [f"    {line}" for line in found.evidence]
-    if found.accepted:
-        lines.append(f"  accepted: {found.accepted}")
-    elif found.fix.text:
-        lines.append(f"  → {found.fix.text}")
-    lines.append(f"  ftcheck explain {found.code} says more.")
-    return "\n".join(lines)

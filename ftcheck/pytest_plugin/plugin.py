@@ -12,8 +12,36 @@ from typing import Any
 
 import pytest
 
+from ftcheck.pytest_plugin.fixtures import (
+    ft_adapter,
+    ft_base_model,
+    ft_check,
+    ft_dataset,
+    ft_generate,
+    ft_lora_model,
+    ft_raw_dataset,
+    ft_recipe,
+    ft_reloaded_model,
+    ft_tokenizer,
+    ft_trainer,
+)
 from ftcheck.pytest_plugin.settings import OPTIONS, Settings
 from ftcheck.pytest_plugin.state import SETTINGS, is_worker, told
+
+__all__ = [
+    "ft_adapter",
+    "ft_base_model",
+    "ft_check",
+    "ft_dataset",
+    "ft_generate",
+    "ft_lora_model",
+    "ft_raw_dataset",
+    "ft_recipe",
+    "ft_reloaded_model",
+    "ft_tokenizer",
+    "ft_trainer",
+]
+"""Fixtures; pytest finds them here."""
 
 _MARKERS = (
     "recipe(*recipes): the ft_ fixtures of the test are those of these recipes (files or built-in "
@@ -58,6 +86,25 @@ def pytest_configure(config: pytest.Config) -> None:
         from ftcheck.pytest_plugin.summary import Controller
 
         config.pluginmanager.register(Controller(config), "ftcheck-controller")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each recipe of its marker."""
+    marker = metafunc.definition.get_closest_marker("recipe")
+    if marker is None:
+        return
+    name = metafunc.definition.nodeid
+    if marker.kwargs or not marker.args or not all(isinstance(one, str) for one in marker.args):
+        raise pytest.Collector.CollectError(
+            f"{name}: @pytest.mark.recipe takes files or names of built-in recipes, "
+            f"got {marker.args!r} {marker.kwargs!r}"
+        )
+    if "ft_recipe" not in metafunc.fixturenames:
+        raise pytest.Collector.CollectError(
+            f"{name}: @pytest.mark.recipe has no effect on a test without an ft_ fixture"
+        )
+    ids = [Path(one).name.split(".")[0] for one in marker.args]
+    metafunc.parametrize("ft_recipe", marker.args, indirect=True, ids=ids, scope="session")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
