@@ -105,7 +105,7 @@ class Text:
         eos: Id of EOS.
         bos: Id of BOS.
         pad: Id of the pad token.
-        specials: Ids of all special tokens.
+        specials: Ids of all special tokens, also of those that no role such as EOS names.
         padding_side: `left` or `right`.
         decode: Text of some ids.
     """

@@ -393,12 +393,14 @@ def prompt(text: str, folder: Path, given: list[dict[str, Any]]) -> Outcome:
 
 
 @catches("FT906")
-@pytest.mark.parametrize("alike", [9, 10])
-def test_a_prompt_of_another_form_is_said(tmp_path: Path, alike: int) -> None:
-    (finding,) = prompt("Q: what is it", tmp_path, asked(alike)).findings
+@pytest.mark.parametrize(
+    ("text", "alike"), [("Q: what is it", 9), ("Q: what is it", 10), ("# Question: what is it", 10)]
+)
+def test_a_prompt_of_another_form_is_said(tmp_path: Path, text: str, alike: int) -> None:
+    (finding,) = prompt(text, tmp_path, asked(alike)).findings
     assert finding.severity is WARNING
     assert "###" in finding.evidence[0]
-    assert "Q:" in finding.evidence[1]
+    assert text[:2] in finding.evidence[1]
 
 
 @leaves_alone("FT906")
@@ -416,7 +418,6 @@ def test_a_prompt_of_the_same_form_or_of_no_form_is_left_alone(
 
 
 @leaves_alone("FT906")
-@pytest.mark.xfail(reason="all three tokens are looked for, not any of them", strict=True)
 def test_a_prompt_that_shares_two_of_three_tokens_is_left_alone(tmp_path: Path) -> None:
     first = tokenizer().decode(tokenizer()("### Question: ")["input_ids"][:2])
     assert prompt(first + "!!", tmp_path, asked(10)).findings == ()

@@ -95,15 +95,15 @@ def marked(folder: Path) -> Any:
     return trainer(folder, train=rows(texts, eos=False))
 
 
-def ended(**how: Any) -> Build:
-    """Answers that end in a special token of the tokenizer's own."""
+def ended(*, named: bool = False, special: bool = True) -> Build:
+    """Answers that end in a token that was added; Llama 3 has its special ones without a name."""
 
     def build(folder: Path) -> Any:
         known = tokenizer()
-        known.add_special_tokens(how) if how else known.add_tokens(
-            ["<|eot_id|>"],
-            special_tokens=True,  # as Llama 3 has it
-        )
+        if named:
+            known.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+        else:
+            known.add_tokens(["<|eot_id|>"], special_tokens=special)
         model = lora(base(vocab_size=len(known)))
         ends = [question(len(known) - 1)] * 24
         return trainer(folder, model=model, train=ends, processing_class=known)
@@ -226,6 +226,7 @@ BOS_TWICE, EOS_TWICE = row([EOS, EOS, *IDS], behind=4), row([*IDS, EOS, EOS], be
         case("all", "FT210", of(NO_EOS, LONGEST, 23), WARNING, "23 of 23 answers do not end"),
         case("most", "FT210", of(NO_EOS, question(EOS), 13), WARNING, "13 of 24 answers do not"),
         case("markers", "FT210", marked, WARNING, "(the text has markers of an answer)"),
+        case("a plain token that was added", "FT210", ended(special=False), WARNING, "24 of 24"),
         case("BOS, all", "FT212", of(BOS_TWICE), WARNING, STARTS.format(24)),
         case("BOS, half", "FT212", of(BOS_TWICE, PLAIN, 12), WARNING, STARTS.format(12)),
         case("EOS, all", "FT212", of(EOS_TWICE), WARNING, ENDS.format(24)),
@@ -287,9 +288,8 @@ def test_it_is_said_with_its_number(
         case("BOS masked", "FT210", of(question(prompt=1))),
         case("plain text", "FT210", of(question(prompt=0))),
         case("all were cut", "FT210", of(LONGEST)),
-        case("in <|im_end|>", "FT210", ended(additional_special_tokens=["<|im_end|>"])),
-        defect("in <|eot_id|>", "special tokens outside of special_tokens_map are not known",
-               "FT210", ended()),
+        case("in <|im_end|>", "FT210", ended(named=True)),
+        case("in <|eot_id|>", "FT210", ended()),
         case("BOS, fewer than half", "FT212", of(BOS_TWICE, PLAIN, 11)),
         case("EOS, fewer than half", "FT212", of(EOS_TWICE, PLAIN, 11)),
         case("once", "FT212", of(row([EOS, *IDS, EOS], behind=4))),

@@ -256,6 +256,12 @@ def _lists_of_numbers(rows: Any, name: str) -> bool:
     return str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float", "bool"))
 
 
+def _specials(tokenizer: Any) -> set[int]:
+    """Ids of special tokens, also of those that were added beside the named ones (Llama 3)."""
+    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    return {*tokenizer.all_special_ids, *(number for number, one in added.items() if one.special)}
+
+
 def text_of(tokenizer: Any) -> Text | None:
     """Facts of a tokenizer; `None` where there is none."""
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
@@ -268,7 +274,7 @@ def text_of(tokenizer: Any) -> Text | None:
         eos=tokenizer.eos_token_id,
         bos=tokenizer.bos_token_id,
         pad=tokenizer.pad_token_id,
-        specials=frozenset(tokenizer.all_special_ids),
+        specials=frozenset(_specials(tokenizer)),
         padding_side=tokenizer.padding_side,
         decode=lambda ids: str(tokenizer.decode([token for token in ids if token >= 0])),
     )
