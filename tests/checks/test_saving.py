@@ -159,6 +159,7 @@ def test_a_save_of_something_else_or_of_nothing_is_an_error(
     [
         lora, base, lambda: base().bfloat16(), lambda: lora(modules_to_save=["ln_f"]),
         lambda: lora(modules_to_save=["lm_head"]), lambda: lora(trainable_token_indices=[5]),
+        lambda: lora(bias="all"), lambda: lora(bias="lora_only"),
     ],
 )  # fmt: skip
 def test_a_model_that_comes_back_is_left_alone(tmp_path: Path, make: Callable[[], Any]) -> None:
@@ -167,7 +168,6 @@ def test_a_model_that_comes_back_is_left_alone(tmp_path: Path, make: Callable[[]
 
 
 @catches("FT802")
-@pytest.mark.xfail(reason="the adapter is loaded on the trained base, not the first", strict=True)
 def test_a_trained_part_that_is_not_saved_is_an_error(tmp_path: Path) -> None:
     model = lora()
     model.get_base_model().transformer.ln_f.requires_grad_(True)
