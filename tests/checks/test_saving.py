@@ -79,6 +79,7 @@ EARLY = call("save", kind="adapter", when="before", line=7)
 
 CAUGHT: tuple[tuple[str, list[Call], Severity, str], ...] = (
     ("FT801", [], WARNING, ""),
+    ("FT801", [saved("tokenizer")], WARNING, ""),
     ("FT803", [EARLY], ERROR, "train.py:7"),
     ("FT803", [EARLY, saved("tokenizer")], ERROR, "train.py:7"),
     ("FT804", [saved("base")], ERROR, "train.py:1"),
