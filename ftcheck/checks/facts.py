@@ -272,6 +272,8 @@ class Learning:
         losses: Mean loss on the same batch after each step at the recipe's highest rate.
         leak: Largest change of a row's logits when another row of the batch is another;
             relative to the largest logit.
+        packed_leak: The same of the last text of a row, when those before it are others; `None`
+            where positions do not begin anew within the row.
         accumulation: Norm of the gradient that the trainer accumulates over that of the mean over
             all label tokens; `None` where not measured.
         failure: What was raised.
@@ -285,6 +287,7 @@ class Learning:
     unshifted_loss: float | None = None
     losses: tuple[float, ...] = ()
     leak: float | None = None
+    packed_leak: float | None = None
     accumulation: float | None = None
     failure: Failure | None = None
 
