@@ -7,7 +7,7 @@ from typing import Final
 
 from ftcheck.checks.facts import Failure
 
-__all__ = ["EXPLAINED", "explained", "said_elsewhere", "sentence_of"]
+__all__ = ["EXPLAINED", "NO_PAD_TOKEN", "explained", "said_elsewhere", "sentence_of"]
 
 EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("did not return a loss", "Give the rows labels, or use a collator that makes them."),
@@ -21,6 +21,7 @@ EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
      "A token id is beyond the embedding, or a row longer than the context."),
     ("device-side assert", "A token id or a label is out of range; run on the CPU to see which."),
     ("Asking to pad but the tokenizer", "Set tokenizer.pad_token = tokenizer.eos_token."),
+    ("does not have a pad token", "Set tokenizer.pad_token = tokenizer.eos_token."),
     ("excessive nesting", "Use DataCollatorForSeq2Seq, which pads labels, too."),
     ("No columns in the dataset match", "Tokenize the rows, or set remove_unused_columns=False."),
     ("num_samples=0", "The training set is empty."),
@@ -64,9 +65,13 @@ def explained(failure: Failure) -> str:
     return ""
 
 
+NO_PAD_TOKEN: Final = ("does not have a padding token", "does not have a pad token")
+"""Parts of what tokenizers say, and what collators say of rows that are lists (transformers,
+`tokenization_utils_base.py` and `data_collator.py`)."""
+
 _SAID_ELSEWHERE: Final = (
     "Target modules", "lora.target_modules", "generation.prompts", "did not return a loss",
-    "padding token", "same device",
+    *NO_PAD_TOKEN, "same device",
 )  # fmt: skip
 """Parts of messages that have checks of their own: FT301, FT905, FT201, FT213, FT601."""
 

@@ -105,7 +105,7 @@ class Text:
         eos: Id of EOS.
         bos: Id of BOS.
         pad: Id of the pad token.
-        specials: Ids of all special tokens.
+        specials: Ids of all special tokens, also of those that no role such as EOS names.
         padding_side: `left` or `right`.
         decode: Text of some ids.
     """
@@ -219,12 +219,16 @@ class Rows:
     """Rows of a tokenized data set, before they are collated.
 
     Attributes:
-        rows: Those that were read.
+        rows: Those that were read, and have tokens.
         cut: Tokens that truncation took, and all tokens; `None` where that is not known.
+        read: How many were read, with tokens or without.
+        total: How many there are; `None` where the data set has no length.
     """
 
     rows: tuple[Row, ...]
     cut: tuple[int, int] | None = None
+    read: int = 0
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +241,7 @@ class Batches:
         label_dtype: Such as `int64`; empty without labels.
         id_dtype: Of `input_ids`.
         batches: How many batches the whole loader has; `None` where it has no length.
+        read: How many were taken from it.
         position_ids: Whether positions start anew within rows.
         four_dimensional_mask: Whether the mask says which token sees which.
         failure: What the data set or the collator raised.
@@ -247,6 +252,7 @@ class Batches:
     label_dtype: str = ""
     id_dtype: str = ""
     batches: int | None = None
+    read: int = 0
     position_ids: bool = False
     four_dimensional_mask: bool = False
     failure: Failure | None = None
@@ -266,6 +272,8 @@ class Learning:
         losses: Mean loss on the same batch after each step at the recipe's highest rate.
         leak: Largest change of a row's logits when another row of the batch is another;
             relative to the largest logit.
+        packed_leak: The same of the last text of a row, when those before it are others; `None`
+            where positions do not begin anew within the row.
         accumulation: Norm of the gradient that the trainer accumulates over that of the mean over
             all label tokens; `None` where not measured.
         failure: What was raised.
@@ -279,6 +287,7 @@ class Learning:
     unshifted_loss: float | None = None
     losses: tuple[float, ...] = ()
     leak: float | None = None
+    packed_leak: float | None = None
     accumulation: float | None = None
     failure: Failure | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from ftcheck.checks.data import real_tokens
@@ -124,12 +125,19 @@ def no_room(self: Check, seen: Seen) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _words(row: Row, seen: Seen) -> tuple[int, ...]:
+    """Tokens of a row but for pads and special ones."""
+    specials = seen.text.specials if seen.text is not None else frozenset()
+    return tuple(token for token in real_tokens(row, seen.pad) if token not in specials)
+
+
 @check("FT906", "prompt-unlike-training", Level.ROUNDTRIP, Severity.WARNING)
 def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
     """Prompts are written in another form than the rows that were trained on.
 
-    Looked at where the prompts of rows are masked and begin alike: none of the first three tokens
-    that nine in ten rows share is in the prompt.
+    Looked at where the prompts of rows are masked and nine in ten of them begin with the same three
+    tokens: the prompt has not the first two of them among its own first five. Special tokens, such
+    as BOS, do not count.
 
     Bad: rows "### Question: …", prompts "Q: …".
 
@@ -141,16 +149,12 @@ def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
     rows = [row for row in seen.rows("batches") if row.labels and row.labels[1] == IGNORED]
     if len(rows) < 4:
         return
-    starts: dict[tuple[int, ...], int] = {}
-    for row in rows:
-        real = real_tokens(row, seen.pad)
-        starts[real[:3]] = starts.get(real[:3], 0) + 1
-    start, count = max(starts.items(), key=lambda item: item[1])
+    start, count = Counter(_words(row, seen)[:3] for row in rows).most_common(1)[0]
     if count < 0.9 * len(rows):
         return
     for call in calls:
-        ids = real_tokens(Row(ids=call.facts["ids"], mask=None, labels=None), seen.pad)
-        if not any(tuple(ids[n : n + 3]) == start for n in range(min(4, len(ids)))):
+        ids = _words(Row(ids=call.facts["ids"], mask=None, labels=None), seen)
+        if start[:2] not in {ids[place : place + 2] for place in range(4)}:
             text = seen.text
             yield self.finding(
                 "a prompt is written in another form than the rows that were trained on",

@@ -244,16 +244,26 @@ def leak(self: Check, seen: Seen) -> Iterator[Finding]:
     """Other tokens in one row change the logits of another row of the batch.
 
     Rows of a batch are apart in every model of transformers; code of one's own has joined them.
-    Reported from 1 % of the largest logit on.
+    Reported from 1 % of the largest logit on. A note where texts that are packed into one row see
+    each other though their `position_ids` begin anew: transformers keeps them apart by those alone
+    where there is no attention mask. Packing without such positions is a choice, and not looked at.
 
     Bad: reshaping a batch into one long row without a mask that keeps them apart.
 
     Good: a block-diagonal mask, or `position_ids` that begin anew.
     """
     learning = seen.need("learning")
-    if learning.leak is None:
+    if learning.packed_leak is not None and learning.packed_leak >= 0.01:
+        yield self.finding(
+            "texts of one row see each other, though their positions begin anew: logits of the "
+            f"last change by {100 * learning.packed_leak:.0f} % of the largest with those before",
+            key="tokenization.packing",
+            fix="Leave attention_mask out of such batches, or make it block-diagonal.",
+            severity=Severity.NOTE,
+        )
+    elif learning.leak is None:
         raise NotMeasured(_why(learning, "a batch has one row"))
-    if learning.leak > 0.01:
+    if learning.leak is not None and learning.leak >= 0.01:
         yield self.finding(
             f"logits of a row change by {100 * learning.leak:.0f} % of the largest when another "
             "row of its batch is changed",

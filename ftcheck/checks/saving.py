@@ -17,7 +17,7 @@ _CLOSE_HALF: Final = 2e-2
 
 @check("FT801", "nothing-saved", Level.ROUNDTRIP, Severity.WARNING)
 def nothing_saved(self: Check, seen: Seen) -> Iterator[Finding]:
-    """The script trains and saves nothing.
+    """The script trains and saves nothing, or the tokenizer alone.
 
     Bad: `save_strategy="no"` and no `save_model` behind `train()`.
 
@@ -25,7 +25,8 @@ def nothing_saved(self: Check, seen: Seen) -> Iterator[Finding]:
     """
     record = seen.followed()
     setup = seen.need("setup")
-    if record.of("save") or record.of("merge"):
+    saved = {call.facts.get("kind") for call in record.of("save")} - {"tokenizer"}
+    if saved or record.of("merge"):
         return
     if str(setup.arguments.get("save_strategy")) == "no":
         yield self.finding(

@@ -61,6 +61,7 @@ class Seen:
         refused: What the pipeline said when the subject could not be built.
         real_weights: Whether the model has the weights that the run starts from.
         real_data: Whether the rows are those of the run.
+        in_part: What was looked at in part, a sentence each.
         reasons: Why something was not looked at: name of the attribute above to words.
         places: Section of a recipe (`lora`, `training`, `model`, ...) to `file:line`.
     """
@@ -82,6 +83,7 @@ class Seen:
     refused: Failure | None = None
     real_weights: bool = True
     real_data: bool = True
+    in_part: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
 
