@@ -124,6 +124,12 @@ def inverted(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
+def _second(row: Row) -> int | None:
+    """The label of the second token that the mask shows; pads may stand in front of the text."""
+    real = [place for place, on in enumerate(row.mask or (1,) * len(row.ids)) if on]
+    return row.labels[real[1]] if row.labels and len(real) > 1 else None
+
+
 @check("FT221", "prompt-in-loss", Level.DATA, Severity.NOTE)
 def prompt_learned(self: Check, seen: Seen) -> Iterator[Finding]:
     """Prompts are learned as well as answers.
@@ -137,7 +143,7 @@ def prompt_learned(self: Check, seen: Seen) -> Iterator[Finding]:
     rows = labelled(seen)
     if instructs(seen, rows) != "the text has markers of an answer":
         raise NotApplicable("the rows do not look like prompts with answers")
-    if all((row.labels or ())[1:2] != (IGNORED,) for row in rows):
+    if not any(_second(row) == IGNORED for row in rows):
         yield self.finding(
             "prompts have labels: the loss is about questions as well as answers",
             key="tokenization.labels",
