@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ftcheck.checks.explained import sentence_of
-from ftcheck.checks.facts import Adapter, Setup
+from ftcheck.checks.facts import Adapter, Failure, Setup
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -37,6 +37,8 @@ def nothing(self: Check, seen: Seen) -> Iterator[Finding]:
     for failure in (seen.refused, seen.record.failure if seen.record else None):
         if failure is None:
             continue
+        if _unmatched_part(seen, failure):
+            continue  # FT302
         named = "lora.target_modules" in failure.text or "Target modules" in failure.text
         if named and ("no module of" in failure.text or "not found" in failure.text):
             yield self.finding(
@@ -48,6 +50,15 @@ def nothing(self: Check, seen: Seen) -> Iterator[Finding]:
             )
 
 
+def _unmatched_part(seen: Seen, failure: Failure) -> bool:
+    """Whether a recipe was refused since some of its targets match nothing, and not all of them."""
+    if seen.recipe is None or seen.recipe.lora is None or "no module of" not in failure.text:
+        return False
+    targets = seen.recipe.lora.get("target_modules")
+    sentence = sentence_of(failure)[0]
+    return isinstance(targets, list) and any(repr(one) not in sentence for one in targets)
+
+
 @check("FT302", "targets-match-in-part", Level.STATIC, Severity.ERROR)
 def in_part(self: Check, seen: Seen) -> Iterator[Finding]:
     """Some targets match modules, and others match nothing; peft says nothing about them.
@@ -56,6 +67,14 @@ def in_part(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: names that the model has.
     """
+    if seen.refused is not None and _unmatched_part(seen, seen.refused):
+        yield self.finding(
+            sentence_of(seen.refused)[0],
+            evidence=seen.refused.text.splitlines()[1:],
+            key="lora.target_modules",
+            fix="Correct the name, or leave it out.",
+        )
+        return
     setup = seen.need("setup")
     for adapter in _lora(seen):
         targets = adapter.config.get("target_modules")
@@ -176,11 +195,13 @@ def frozen(self: Check, seen: Seen) -> Iterator[Finding]:
     else:
         sentence = f"none of the {count} parameters is trained"
     fix = "Freeze the base before the adapter is put on it."
-    if loaded:
+    if loaded and seen.recipe is not None:
+        fix = "Leave inference_mode out, which freezes the adapter."
+    elif loaded:
         fix = "Load the adapter with is_trainable=True."
     elif setup.quantized:
         fix = "Call prepare_model_for_kbit_training before get_peft_model: it freezes everything."
-    yield self.finding(sentence, key="lora", fix=fix)
+    yield self.finding(sentence, key="lora.inference_mode" if loaded else "lora", fix=fix)
 
 
 _BIASES: Final = {"all": "bias"}

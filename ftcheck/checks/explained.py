@@ -7,7 +7,14 @@ from typing import Final
 
 from ftcheck.checks.facts import Failure
 
-__all__ = ["EXPLAINED", "NO_PAD_TOKEN", "explained", "said_elsewhere", "sentence_of"]
+__all__ = [
+    "EXPLAINED",
+    "NO_PAD_TOKEN",
+    "explained",
+    "next_step_of",
+    "said_elsewhere",
+    "sentence_of",
+]
 
 EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("did not return a loss", "Give the rows labels, or use a collator that makes them."),
@@ -71,9 +78,9 @@ NO_PAD_TOKEN: Final = ("does not have a padding token", "does not have a pad tok
 
 _SAID_ELSEWHERE: Final = (
     "Target modules", "lora.target_modules", "generation.prompts", "did not return a loss",
-    *NO_PAD_TOKEN, "same device",
+    *NO_PAD_TOKEN, "no EOS token", "same device", "tokenization.max_length",
 )  # fmt: skip
-"""Parts of messages that have checks of their own: FT301, FT905, FT201, FT213, FT601."""
+"""Parts of messages that have checks of their own: FT301, FT905, FT201, FT213, FT601, FT216."""
 
 
 def said_elsewhere(failure: Failure) -> bool:
@@ -91,3 +98,9 @@ def sentence_of(failure: Failure) -> tuple[str, str]:
     if failure.kind == "InputError" and found is not None:
         return found.group(2), found.group(1)
     return line, ""
+
+
+def next_step_of(failure: Failure) -> str:
+    """What an error of the pipeline says to do: its second line."""
+    lines = failure.text.splitlines()
+    return lines[1] if failure.kind == "InputError" and len(lines) > 1 else ""

@@ -139,6 +139,8 @@ class Setup:
         positions: Longest context; `None` where there is no limit.
         absolute_positions: Whether positions are a table, which nothing can be read beyond.
         embedding_rows: Rows of the input embedding.
+        grown_from: Rows that it had before it was resized for the tokenizer of a recipe; `None`
+            where it was not, or is not known to have been.
         tied: Whether input embedding and output layer are one matrix.
         quantized: `8-bit`, `4-bit`, or empty.
         prepared: Whether `prepare_model_for_kbit_training` has been at the model.
@@ -171,6 +173,7 @@ class Setup:
     positions: int | None
     absolute_positions: bool
     embedding_rows: int
+    grown_from: int | None
     tied: bool
     quantized: str
     prepared: bool

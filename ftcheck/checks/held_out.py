@@ -33,14 +33,14 @@ def eval_differs(self: Check, seen: Seen) -> Iterator[Finding]:
     text = seen.text
     train, held_out = seen.rows("batches"), seen.rows("eval_batches")
     one, other = _profile(train, text), _profile(held_out, text)
-    yield from _other_form(self, train, held_out, text)
+    yield from _other_form(self, seen, train, held_out)
     if one["labels"] is None and other["labels"] is None:
         raise NotApplicable("there are no labels")
     if other["labels"] is None or one["labels"] is None:
         side = "evaluation" if other["labels"] is None else "training"
         yield self.finding(
             f"{side} rows have no labels, the others have",
-            key="data",
+            key=seen.held_out_key,
             fix="Prepare both with one function.",
         )
         return
@@ -50,7 +50,7 @@ def eval_differs(self: Check, seen: Seen) -> Iterator[Finding]:
             yield self.finding(
                 f"{_PROFILES[what]}: {100 * left:.0f} % in training, {100 * right:.0f} % in "
                 "evaluation",
-                key="data",
+                key=seen.held_out_key,
                 fix="Prepare both with one function.",
             )
 
@@ -70,10 +70,10 @@ _PROFILES: Final = {
 
 
 def _other_form(
-    self: Check, train: tuple[Row, ...], held_out: tuple[Row, ...], text: Text | None
+    self: Check, seen: Seen, train: tuple[Row, ...], held_out: tuple[Row, ...]
 ) -> Iterator[Finding]:
     """Nine in ten rows of one side begin alike, and at most one in ten of the other does."""
-    pad = text.pad if text is not None else None
+    text, pad = seen.text, seen.pad
     starts = [Counter(real_tokens(row, pad)[:3] for row in rows) for rows in (train, held_out)]
     for mine, others in (starts, starts[::-1]):
         start, count = mine.most_common(1)[0]
@@ -87,7 +87,7 @@ def _other_form(
                 if text is None
                 else [f"{count} of {whole} rows of one begin {text.show(start)}",
                       f"{others[start]} of {there} of the other do; one begins {text.show(shown)}"],
-                key="data",
+                key=seen.held_out_key,
                 fix="Prepare both with one function.",
             )  # fmt: skip
             return

@@ -47,12 +47,13 @@ def differs(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: the same logits.
     """
     reload = seen.need("reload")
+    key = "lora" if seen.need("setup").adapters else "model"
     if reload.failure is not None:
         yield self.finding(
             f"loading what was saved fails: {reload.failure.kind}: "
             f"{reload.failure.text.splitlines()[0]}",
             evidence=list(reload.files),
-            key="lora",
+            key=key,
             fix="Save with trainer.save_model, and load with the class that was trained.",
         )
         return
@@ -65,7 +66,7 @@ def differs(self: Check, seen: Seen) -> Iterator[Finding]:
             f"logits after loading are off by {reload.difference:.3g} (at most {allowed:.3g} would "
             "pass)",
             evidence=[*reload.files, f"training moved them by {reload.adapter_effect or 0:.3g}"],
-            key="lora",
+            key=key,
             fix="Name every part that is trained in modules_to_save.",
         )
 
@@ -175,9 +176,11 @@ def new_embeddings(self: Check, seen: Seen) -> Iterator[Finding]:
     if not setup.adapters or seen.text is None:
         raise NotApplicable("no adapter, or no tokenizer")
     resized = seen.record.of("resize") if seen.record is not None else ()
-    if not resized:
+    sizes = [int(call.facts["old"]) for call in resized]
+    sizes += [] if setup.grown_from is None else [setup.grown_from]
+    if not sizes:
         raise NotApplicable("the embedding was not resized")
-    old = min(int(call.facts["old"]) for call in resized)
+    old = min(sizes)
     used = {
         token
         for row in seen.rows("batches")

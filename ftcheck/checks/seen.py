@@ -148,6 +148,13 @@ class Seen:
             raise NotMeasured("no batch could be made")
         return found.rows
 
+    @property
+    def held_out_key(self) -> str:
+        """Key of a recipe that names the rows to evaluate on."""
+        names = ("eval_path", "eval_split", "eval_fraction")
+        data = None if self.recipe is None else self.recipe.data
+        return next((f"data.{name}" for name in names if getattr(data, name, None)), "data")
+
     def place(self, key: str) -> str:
         """`file:line` of a recipe key, or of the object that stands for its section."""
         if self.recipe is not None and self.recipe.source is not None:

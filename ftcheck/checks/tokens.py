@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftcheck.checks.data import edges, instructs, real_tokens
-from ftcheck.checks.explained import NO_PAD_TOKEN
+from ftcheck.checks.explained import NO_PAD_TOKEN, next_step_of, sentence_of
 from ftcheck.checks.facts import Row, Text
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.labels import TAIL
@@ -26,8 +26,14 @@ def pad_missing(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `tokenizer.pad_token = tokenizer.eos_token`, with labels that go by the attention mask.
     """
-    batches = seen.need("batches")
-    failure = batches.failure
+    if seen.refused is not None and "no EOS token" in seen.refused.text:
+        yield self.finding(
+            f"{sentence_of(seen.refused)[0]} to pad with",
+            key="tokenization.pad_token",
+            fix="Name a pad token, and leave append_eos and packing out.",
+        )
+        return
+    failure = seen.need("batches").failure
     if failure is not None and any(part in failure.text for part in NO_PAD_TOKEN):
         yield self.finding(
             "the collator pads, and the tokenizer has no pad token",
@@ -87,15 +93,16 @@ def ids_dtype(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `torch.tensor(ids)`
     """
     batches = seen.need("batches")
+    key = "data" if seen.recipe is None else "model.name_or_path"  # whose tokenizer made them
     if batches.id_dtype not in ("", "int32", "int64"):
         yield self.finding(
-            f"input_ids have the type {batches.id_dtype}", fix="Make them int64.", key="data"
+            f"input_ids have the type {batches.id_dtype}", fix="Make them int64.", key=key
         )
     if any(min(row.ids, default=0) < 0 for row in batches.rows):
         yield self.finding(
             "input_ids hold negative numbers",
             fix="−100 belongs into the labels alone.",
-            key="data",
+            key=key,
         )
 
 
@@ -110,6 +117,10 @@ def too_long(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `max_length` of at most `model.config.max_position_embeddings`.
     """
+    if seen.refused is not None and "tokenization.max_length" in seen.refused.text:
+        sentence, key = sentence_of(seen.refused)
+        yield self.finding(sentence, key=key, fix=next_step_of(seen.refused))
+        return
     setup = seen.need("setup")
     rows = seen.need("train").rows + seen.need("batches").rows
     longest = max((len(row.ids) for row in rows), default=0)

@@ -296,7 +296,7 @@ def eval_loss(self: Check, seen: Seen) -> Iterator[Finding]:
     elif training.eval_loss is not None and training.eval_loss != training.eval_loss:
         yield self.finding(
             "eval_loss is NaN",
-            key="data",
+            key=seen.held_out_key,
             fix="Look for evaluation rows without any label.",
         )
 

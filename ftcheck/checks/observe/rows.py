@@ -110,7 +110,7 @@ def _facts(batch: Any) -> dict[str, Any]:
     mask, positions = batch.get("attention_mask"), batch.get("position_ids")
     anew = positions is not None and bool((positions[..., 1:] <= positions[..., :-1]).any())
     return {
-        "keys": tuple(batch.keys()),
+        "keys": tuple(name for name in batch if batch[name] is not None),
         "label_dtype": "" if labels is None else str(labels.dtype).removeprefix("torch."),
         "id_dtype": "" if ids is None else str(ids.dtype).removeprefix("torch."),
         "position_ids": anew or "seq_idx" in batch or "cu_seq_lens_q" in batch,

@@ -30,6 +30,7 @@ def see_setup(subject: Subject) -> Setup:
     config = base.config
     embedding = base.get_input_embeddings()
     head = base.get_output_embeddings()
+    rows, stored = int(_weight(embedding).shape[0]), subject.stored_rows
     arguments = _plain(trainer.args)
     columns, dropped = _columns(trainer)
     return Setup(
@@ -39,7 +40,8 @@ def see_setup(subject: Subject) -> Setup:
         config={**_plain_config(config), "loss_type": getattr(base, "loss_type", None)},
         positions=longest_context(base),
         absolute_positions=_absolute_positions(base),
-        embedding_rows=int(_weight(embedding).shape[0]),
+        embedding_rows=rows,
+        grown_from=stored if stored is not None and stored < rows else None,
         tied=head is not None and _weight(head) is _weight(embedding),
         quantized=_quantized(base),
         prepared=_prepared(base),
