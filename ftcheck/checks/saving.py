@@ -58,7 +58,7 @@ def differs(self: Check, seen: Seen) -> Iterator[Finding]:
         )
         return
     if reload.difference is None:
-        raise NotMeasured("nothing was saved")
+        raise NotMeasured("nothing was saved, or the base that it goes on is not at hand")
     half = any(one.dtype in ("float16", "bfloat16") for one in seen.need("setup").parameters)
     allowed = reload.scale * (_CLOSE_HALF if half else _CLOSE)
     if not reload.difference <= allowed:

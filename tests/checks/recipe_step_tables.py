@@ -51,15 +51,15 @@ def changed(module, given, made):
 MIXED = "embedded + embedded.mean(0, keepdim=True)"
 EMBEDDED = "embedded = self.transformer.wte(input_ids)"
 LOSS = "if made.loss is not None:\n    made.loss = "
-GROWS = """
+COUNTS = """
 def __init__(self, config):
     super().__init__(config)
-    self.register_buffer("steps", torch.zeros(()), persistent=False)
+    self.steps = 0
 
 """ + forward(
-    "self.steps += float(self.training)",
-    after="made.logits = made.logits * (1 + self.steps / 100)",
+    "self.steps += int(self.training)", after="made.logits = made.logits * (1 + self.steps / 100)"
 )
+"""A model that has learned something which is no weight."""
 
 
 def permuted(place: Path) -> None:
@@ -190,8 +190,9 @@ STEPS_AND_LATER: dict[str, Case] = {
         wrong=(*WIDE, 'budget.vram = "1 GiB"'), at="budget",
         near=((*WIDE, 'budget.vram = "24 GiB"'),)),
     "FT802": Case(
-        wrong=code("counting", *FULL), at="model", near=(code("kept", *FULL),),
-        files=coded(counting=GROWS, kept=forward())),
+        wrong=code("counting", *FULL), at="model",
+        near=(code("kept", *FULL), ('lora.init_lora_weights = "pissa"',)),
+        files=coded(counting=COUNTS, kept=forward())),
     "FT807": Case(
         wrong=(*folder("roles"), *own_file("own.jsonl")), at="lora",
         near=((*folder("roles"), *own_file("own.jsonl"), 'lora.modules_to_save = ["wte"]'),

@@ -1,4 +1,4 @@
-"""Sound recipes: each is trained and learns, and nothing is held against it."""
+"""Sound recipes and trainers: each is trained and learns, and nothing is held against it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from ftcheck.audit.check import check_recipe
+from ftcheck.audit.trainer import check_trainer
 from ftcheck.checks.finding import CheckReport
 from ftcheck.pipeline import RunFolder, run
 from ftcheck.recipe import Recipe, load_recipe
+from tests.checks.cases import Build
+from tests.checks.sound_trainers import SOUND_TRAINERS
 
 pytestmark = [
     pytest.mark.slow,
@@ -87,6 +90,15 @@ def test_all_parameters_trained_at_a_lower_rate(tmp_path: Path) -> None:
     recipe = dataclasses.replace(recipe, lora=None)
     assert said(check_recipe(recipe)) == []
     learns(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("build", SOUND_TRAINERS.values(), ids=SOUND_TRAINERS)
+def test_a_sound_trainer_passes_and_learns(tmp_path: Path, build: Build) -> None:
+    made = build(tmp_path)
+    assert said(check_trainer(made)) == []
+    before = made.evaluate()["eval_loss"]
+    made.train()
+    assert made.evaluate()["eval_loss"] < before - 0.05
 
 
 @pytest.mark.parametrize("name", ["gpt2-wikitext2", "gpt2-wikitext2-nf4"])

@@ -114,8 +114,10 @@ def trainer(
         "label_names": ["labels"],
     }
     given = {"data_collator": default_data_collator, "processing_class": tokenizer(), **more}
+    if model is None and "model_init" not in more:
+        model = lora()
     return (kind or Trainer)(
-        model=model if model is not None else lora(),
+        model=model,
         args=TrainingArguments(**{**usual, **(arguments or {})}),
         train_dataset=data(rows() if train is None else train),
         eval_dataset=data(evaluation),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +19,11 @@ from ftcheck.checks.observe.batch import (
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.setup import of_an_adapter
 from ftcheck.checks.observe.subject import Subject
+from ftcheck.pipeline.model import load_base
 
 __all__ = ["base_of", "see_reload"]
 
+_FROM_THE_BASE: Final = ("pissa", "olora", "corda", "loftq")
 _MERGED_AGAIN: Final = ("lora_A", "lora_embedding_A")
 
 
@@ -78,11 +81,17 @@ def _look(subject: Subject, folder: Path, start: Mapping[str, Any], seen: dict[s
 
         seen["adapter_effect"] = float((trained - base).abs().max())
         device = model.device
-        with torch.no_grad():
-            for name, value in model.named_parameters():
-                if name in start:
-                    value.copy_(start[name])
-        loaded = PeftModel.from_pretrained(model.unload(), str(folder))
+        if _starts_by_changing_the_base(model):
+            under = _anew(subject)
+            if under is None:
+                return
+        else:
+            with torch.no_grad():
+                for name, value in model.named_parameters():
+                    if name in start:
+                        value.copy_(start[name])
+            under = model.unload()
+        loaded = PeftModel.from_pretrained(under, str(folder))
         if subject.trainer.args.device.type != "cpu":
             loaded.to(device)
     with in_eval(loaded):
@@ -95,3 +104,19 @@ def _look(subject: Subject, folder: Path, start: Mapping[str, Any], seen: dict[s
         with in_eval(merged):
             error = float((forward(merged, batch) - again).abs().max())
         seen["merge_error"] = error / seen["adapter_effect"]
+
+
+def _starts_by_changing_the_base(model: Any) -> bool:
+    """Whether drawing the adapter takes part of the base's weights, as PiSSA does; loading it does
+    so again, and wants the base as it was."""
+    starts = [getattr(config, "init_lora_weights", "") for config in model.peft_config.values()]
+    return any(str(start).startswith(_FROM_THE_BASE) for start in starts)
+
+
+def _anew(subject: Subject) -> Any:
+    """The base of a recipe, loaded again; `None` where it is not at hand."""
+    recipe = subject.recipe
+    if recipe is None or subject.tokenizer is None or not subject.real_weights:
+        return None
+    on_cpu = dataclasses.replace(recipe.model, device="cpu")
+    return load_base(dataclasses.replace(recipe, model=on_cpu), subject.tokenizer)
