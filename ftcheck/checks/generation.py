@@ -135,6 +135,7 @@ def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: one function that writes both.
     """
+    seen.models_language()
     calls = [call for call in _calls(seen) if call.facts.get("ids")]
     if not calls:
         return

@@ -19,6 +19,7 @@ _HALF: Final = 0.5
 
 def labelled(seen: Seen) -> list[Row]:
     """Rows with labels of the length of their ids."""
+    seen.models_language()
     found = [
         row
         for row in seen.rows("batches")
@@ -40,6 +41,7 @@ def missing(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `row["labels"] = row["input_ids"].copy()`, or
     `DataCollatorForLanguageModeling(tokenizer, mlm=False)`.
     """
+    seen.models_language()
     batches = seen.need("batches")
     if not batches.keys:
         raise NotMeasured("no batch could be made")
@@ -173,6 +175,7 @@ def dtype(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `torch.tensor(labels)`
     """
+    seen.models_language()
     batches = seen.need("batches")
     if not batches.label_dtype:
         raise NotApplicable("there are no labels")

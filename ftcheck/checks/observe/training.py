@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftcheck.checks.facts import Reload, Training
-from ftcheck.checks.observe.batch import at_highest_rate
+from ftcheck.checks.observe.batch import at_highest_rate, without_packing
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.reload import see_reload
 from ftcheck.checks.observe.subject import Subject, held_out, length_of
@@ -113,6 +113,7 @@ def _in_small(trainer: Any, folder: Path) -> None:
     import torch
 
     cut_short(trainer, _STEPS)
+    without_packing(trainer.model)
     arguments = trainer.args
     for name, value in _CHANGES.items():
         if hasattr(arguments, name):
@@ -122,6 +123,8 @@ def _in_small(trainer: Any, folder: Path) -> None:
     arguments.output_dir = str(folder / "out")
     accumulated = min(arguments.gradient_accumulation_steps, _ACCUMULATION)
     arguments.gradient_accumulation_steps = accumulated
+    if getattr(trainer, "model_init", None) is not None:
+        trainer.model_init = None  # `train` would make another model than the one watched
     _forget_reports(trainer)
     optimizer = at_highest_rate(trainer)
     trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
