@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ftcheck.audit import stand_ins
 from ftcheck.checks.facts import Call, Record
+from ftcheck.checks.observe.batch import dropouts
 from ftcheck.pipeline.adapter import unwrapped
 
 __all__ = ["Recorder", "base_sample"]
@@ -220,10 +221,7 @@ class Recorder:
             cache = False if named.get("use_cache") is None else cache
         self.note(
             "generate",
-            dropouts_on=sum(
-                1 for one in own.modules()
-                if isinstance(one, torch.nn.Dropout) and one.p > 0 and one.training
-            ),
+            dropouts_on=sum(module.training for _, module in dropouts(own)),
             mask=mask is not None,
             rows=len(ids),
             padded=pad is not None and bool((ids == pad).any()),

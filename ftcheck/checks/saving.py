@@ -61,7 +61,7 @@ def differs(self: Check, seen: Seen) -> Iterator[Finding]:
         )
         return
     if reload.difference is None:
-        raise NotMeasured("nothing was saved")
+        raise NotMeasured("there was no batch of tokens to compare on")
     half = any(one.dtype in ("float16", "bfloat16") for one in seen.need("setup").parameters)
     allowed = reload.scale * (_CLOSE_HALF if half else _CLOSE)
     if not reload.difference <= allowed:

@@ -159,7 +159,8 @@ class Seen:
         """Rows of batches of one kind, where there are any with labels."""
         found = self.need(what)
         if not found.rows:
-            raise NotMeasured("no batch could be made")
+            words = "no batch could be made" if found.failure else "batches hold no rows of tokens"
+            raise NotMeasured(words)
         return found.rows
 
     def place(self, key: str) -> str:

@@ -13,6 +13,7 @@ from ftcheck.pipeline.adapter import unwrapped
 __all__ = [
     "at_highest_rate",
     "batches",
+    "dropouts",
     "forward",
     "in_eval",
     "mean_loss",
@@ -112,14 +113,29 @@ def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+_RATES: Final = ("dropout_p", "attention_dropout", "attn_dropout", "dropout")
+"""Attributes of modules that call `functional.dropout`, as OPT's do."""
+
+
+def dropouts(model: Any) -> Iterator[tuple[str, Any]]:
+    """Modules that drop something while they are in training mode."""
+    import torch
+
+    for name, module in model.named_modules():
+        rates = [getattr(module, rate, None) for rate in _RATES]
+        own = module.p if isinstance(module, torch.nn.Dropout) else 0.0
+        if own > 0 or any(isinstance(rate, float) and rate > 0 for rate in rates):
+            yield name, module
+
+
 def without_dropout(model: Any) -> None:
     """Take dropout out, for good; only in a fork."""
     import torch
 
-    for module in model.modules():
+    for _, module in dropouts(model):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        for name in ("dropout_p", "attention_dropout", "attn_dropout", "dropout"):
+        for name in _RATES:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftcheck.checks.facts import Reload, Training
-from ftcheck.checks.observe.batch import at_highest_rate, without_packing
+from ftcheck.checks.observe.batch import at_highest_rate, dropouts, without_packing
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.reload import see_reload
 from ftcheck.checks.observe.subject import Subject, held_out, length_of
@@ -185,11 +185,7 @@ def _train(trainer: Any, seen: dict[str, Any]) -> None:
 
 
 def _dropouts(model: Any, *, training: bool) -> Iterator[str]:
-    import torch
-
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Dropout) and module.p > 0 and module.training is training:
-            yield name
+    return (name for name, module in dropouts(model) if module.training is training)
 
 
 def _sample(parameter: Any) -> Any:
