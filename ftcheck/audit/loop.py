@@ -30,7 +30,8 @@ class Loop:
 
     def __init__(self, reached: Callable[[Any], None], steps: int) -> None:
         self._reached, self._left = reached, steps
-        self._batches: list[dict[str, Any]] = []
+        self._batches: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        self._forwards: list[bool] = []
         self._model: Any = None
         self._state: dict[str, Any] = {}
         self.off = False
@@ -59,7 +60,7 @@ class Loop:
     def _saw(self, model: Any, given: dict[str, Any]) -> None:
         import torch
 
-        if not model.training or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
             return
         if self._model is None or (
             hasattr(model, "peft_config") and not hasattr(self._model, "peft_config")
@@ -70,17 +71,20 @@ class Loop:
                 for name, value in model.named_parameters()
                 if value.requires_grad
             }
-        if model is self._model and len(self._batches) < _MOST_BATCHES:
-            self._batches.append(
-                {
-                    name: value.detach().clone()
-                    for name, value in given.items()
-                    if isinstance(value, torch.Tensor)
-                }
-            )
+        if model is self._model:
+            self._forwards.append(model.training)
+            held = self._batches[model.training]
+            if len(held) < _MOST_BATCHES:
+                held.append(
+                    {
+                        name: value.detach().clone()
+                        for name, value in given.items()
+                        if isinstance(value, torch.Tensor)
+                    }
+                )
 
     def _step(self, optimizer: Any, arguments: Any, named: Any) -> None:
-        if self.off or self._model is None or not self._batches:
+        if self.off or self._model is None or not self._forwards:
             return
         self._left -= 1
         if self._left <= 0:
@@ -92,6 +96,17 @@ class Loop:
         import torch
         from transformers import Trainer, TrainingArguments
 
+        in_training = any(self._forwards)  # else the loop never calls train()
+
+        class Followed(Trainer):  # type: ignore[misc] # transformers has no types
+            """Trains in the mode in which the loop does."""
+
+            def compute_loss(self, model: Any, *given: Any, **named: Any) -> Any:
+                if not in_training:
+                    model.eval()
+                return super().compute_loss(model, *given, **named)
+
+        batches = self._batches[in_training]
         with torch.no_grad():
             for name, value in self._model.named_parameters():
                 if name in self._state:
@@ -107,10 +122,10 @@ class Loop:
             remove_unused_columns=False,
             max_steps=1000,
         )
-        return Trainer(
+        return Followed(
             model=self._model,
             args=arguments,
-            train_dataset=self._batches,
+            train_dataset=batches,
             data_collator=lambda rows: rows[0],
             optimizers=(optimizer, None),
         )

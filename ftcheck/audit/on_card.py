@@ -25,7 +25,8 @@ _BEFORE: Final = ("transformers.trainer", "accelerate", "datasets", "bitsandbyte
 def see_devices(
     script: str, arguments: tuple[str, ...], stand_ins: dict[str, str], timeout_s: float
 ) -> Failure | None:
-    """Run a script to its end on the virtual GPU, with two steps of training.
+    """Run a script to its end on the virtual GPU, with two steps of training; one with a loop of
+    its own, through two of its steps.
 
     Returns:
         What it raised there; `None` where it ran, and a failure of the kind `Unmeasured` where it
@@ -61,21 +62,38 @@ def _follow(
         sys.argv = [script, *arguments]
         try:
             run_file(Path(script).resolve())
-        except SystemExit:
+        except (SystemExit, _Enough):
             return None
         except Exception as error:  # noqa: BLE001 - whatever a script raises is a result
             return failure_of(error, "running it on the virtual GPU")
     return None
 
 
+class _Enough(BaseException):
+    """Ends a script with a loop of its own, which has made some steps."""
+
+
 def _train_in_small(places: Places) -> None:
+    """Cut short what a `Trainer` does, and end what a loop of the script's own does."""
     import transformers
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     inner = transformers.Trainer.train
+    training, own = [False], [0]
 
     def train(trainer: Any, *_: Any, **__: Any) -> Any:
         cut_short(trainer, _STEPS)
         trainer.args.output_dir = places.beside(trainer.args.output_dir)
-        return inner(trainer)
+        training[0] = True
+        try:
+            return inner(trainer)
+        finally:
+            training[0] = False
+
+    def stepping(*_: Any) -> None:
+        own[0] += not training[0]
+        if own[0] > _STEPS:
+            raise _Enough
 
     transformers.Trainer.train = train
+    register_optimizer_step_pre_hook(stepping)

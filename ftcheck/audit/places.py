@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftcheck.assets import eval_file, model_dir, train_file
-from ftcheck.memory.published import published_model
+from ftcheck.audit.services import leave_out
+from ftcheck.audit.stand_ins import StandIns
 
 __all__ = ["Places"]
 
@@ -22,12 +22,12 @@ class Places:
     """Answers names, and keeps what is saved.
 
     Attributes:
-        stood_in: Whether a model, and whether data, was answered by a stand-in.
+        stand_ins: What answers names on the hub.
         off: Whether paths are left as they are, as while the trainer is looked at.
 
     Args:
         folder: Empty, for what is saved and for stand-ins.
-        stand_ins: Names on the hub to folders.
+        stand_ins: Names on the hub to folders or files.
         assume: Told what stands in for what.
         loaded_adapter: Told the base that an adapter is loaded on.
         device: Where models go that are loaded with a map.
@@ -42,10 +42,9 @@ class Places:
         *,
         device: str = "cpu",
     ) -> None:
-        self._folder, self._stand_ins = folder, dict(stand_ins)
+        self._folder, self._device = folder, device
         self._assume, self._loaded_adapter = assume, loaded_adapter
-        self._device = device
-        self.stood_in = {"model": False, "data": False}
+        self.stand_ins = StandIns(folder / "stand-ins", stand_ins, assume)
         self.off = False
 
     def install(self) -> None:
@@ -67,8 +66,8 @@ class Places:
         ):  # fmt: skip
             self._saves(kind, "save_pretrained")
         self._saves(transformers.Trainer, "save_model")
-        transformers.Trainer.push_to_hub = lambda *_, **__: None
         self._data(datasets)
+        leave_out(self._assume, self._once, cpu=self._device == "cpu")
         if self._device == "cpu":
             _cuda_is_the_cpu()
 
@@ -121,76 +120,36 @@ class Places:
 
     def _found(self, name: Any) -> str:
         """Where a name is answered: what the script saved, a stand-in, or itself."""
-        if self.off:
-            return str(name)
-        saved = Path(self.beside(name))
-        if saved.is_dir():
-            return str(saved)
         text = str(name)
-        if text in self._stand_ins:
-            self.stood_in["model"] = True
-            self._assume(f"{text}: {self._stand_ins[text]} stands in for it")
-            return self._stand_ins[text]
-        if Path(text).exists() or not self._unreachable(text):
-            return text
-        published = published_model(text)
-        if published is None or published.model_type != "gpt2":
-            return text
-        return self._published(text, published)
-
-    def _unreachable(self, name: str) -> bool:
-        from huggingface_hub import try_to_load_from_cache
-
-        return not isinstance(try_to_load_from_cache(name, "config.json"), str)
-
-    def _published(self, name: str, published: Any) -> str:
-        """A small model of a published architecture, with the embedded tokenizer."""
-        from transformers import AutoConfig
-
-        from ftcheck.audit.shrunken import shrunken_checkpoint
-
-        folder = self._folder / "stand-ins" / name.replace("/", "--")
-        self.stood_in["model"] = True
-        if not folder.exists():
-            self._stand_ins[name] = str(folder)
-            config = AutoConfig.for_model(published.model_type, **published.config)
-            shrunken_checkpoint(config, folder, trust=False)
-            for file in Path(model_dir()).glob("*token*"):
-                (folder / file.name).write_bytes(file.read_bytes())
-            self._assume(
-                f"{name} is not on this machine: a small model of its architecture with random "
-                "weights stands in for it, with the embedded tokenizer"
-            )
-        return str(folder)
+        saved = Path(self.beside(name))
+        if saved.is_dir() and not self.off:
+            return str(saved)
+        return self.stand_ins.model(text)
 
     def _data(self, datasets: Any) -> None:
         inner = datasets.load_dataset
 
         @functools.wraps(inner)
-        def patched(path: str, *arguments: Any, **named: Any) -> Any:
-            try:
-                return inner(path, *arguments, **named)
-            except (
-                ConnectionError,
-                OSError,
-                ValueError,
-                datasets.exceptions.DatasetNotFoundError,
-            ) as error:
-                if Path(path).exists() or named.get("data_files"):
-                    raise
-                return self._text(inner, path, named.get("split"), error)
+        def patched(path: str, name: str | None = None, *rest: Any, **how: Any) -> Any:
+            given = self.stand_ins.answers(path)
+            if not given:
+                try:
+                    return inner(path, name, *rest, **how)
+                except (
+                    ConnectionError,
+                    OSError,
+                    ValueError,
+                    datasets.exceptions.DatasetNotFoundError,
+                ):
+                    if Path(path).exists() or how.get("data_files"):
+                        raise
+                    rows = self.stand_ins.data(inner, path, name, how)
+                    if rows is None:
+                        raise
+                    return rows
+            return self.stand_ins.data(inner, path, name, how)
 
         datasets.load_dataset = patched
-
-    def _text(self, load: Callable[..., Any], path: str, split: Any, error: Exception) -> Any:
-        if not any(part in path for part in ("wikitext", "text", "corpus", "c4", "imdb", "books")):
-            raise error
-        self.stood_in["data"] = True
-        self._assume(f"the data set {path} could not be had: the embedded text stands in for it")
-        files = {
-            "train": str(train_file()), "validation": str(eval_file()), "test": str(eval_file())
-        }  # fmt: skip
-        return load("json", data_files=files, split=split)
 
 
 def _cuda_is_the_cpu() -> None:
@@ -210,7 +169,8 @@ def _cuda_is_the_cpu() -> None:
             if func is torch.Tensor.cuda:
                 return args[0]
             if func is torch.Tensor.to:
-                args = (args[0], *(plain(value) for value in args[1:]))
+                places = ("cpu" if type(value) is int else plain(value) for value in args[1:])
+                args = (args[0], *places)
             if "device" in named:
                 named["device"] = plain(named["device"])
             return func(*args, **named)
@@ -220,6 +180,8 @@ def _cuda_is_the_cpu() -> None:
         mode.__enter__()  # type: ignore[no-untyped-call] # as torch has it
         _entered.append(mode)
         torch.cuda.empty_cache = lambda: None
+        for name in ("_exchange_device", "_maybe_exchange_device"):  # `with torch.cuda.device(...)`
+            setattr(torch.cuda, name, lambda _: -1)
         with contextlib.suppress(AttributeError):
             torch.cuda.synchronize = lambda *_: None
 

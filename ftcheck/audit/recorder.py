@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from ftcheck.audit import stand_ins
 from ftcheck.checks.facts import Call, Record
+from ftcheck.checks.observe.batch import dropouts
 from ftcheck.pipeline.adapter import unwrapped
 
 __all__ = ["Recorder", "base_sample"]
@@ -43,15 +45,20 @@ class Recorder:
         self.tokenizer: Any = None
         self.merged: set[int] = set()
 
-    def record(self, *, through: bool, failure: Any = None) -> Record:
+    def record(self, *, through: bool, failure: Any = None, loop: bool = False) -> Record:
         """All that was noted so far."""
-        return Record(calls=tuple(self._calls), through=through, failure=failure)
+        return Record(calls=tuple(self._calls), through=through, failure=failure, loop=loop)
 
     def place(self) -> str:
-        """`file:line` of the innermost frame of the user's code; empty where there is none."""
+        """`file:line` of the innermost frame of the user's code; empty where there is none.
+
+        Empty, too, in the making of a stand-in, which is not the user's doing.
+        """
         frame = sys._getframe(1)
         while frame is not None:
             file = frame.f_code.co_filename
+            if file == stand_ins.__file__:
+                return ""
             if file.startswith(self._root) and "site-packages" not in file:
                 return f"{file}:{frame.f_lineno}"
             frame = frame.f_back  # type: ignore[assignment] # None ends it
@@ -77,13 +84,19 @@ class Recorder:
 
         model, tokenizer = transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase
         self._where(peft.LoraConfig, "lora")
-        self._where(transformers.TrainingArguments, "training")
+        self._where(transformers.TrainingArguments, "training", "__post_init__")
         self._where(transformers.BitsAndBytesConfig, "quantization")
         self._around(model, "save_pretrained", lambda own, *_, **__: self._saved(own))
         self._around(peft.PeftModel, "save_pretrained", lambda own, *_, **__: self._saved(own))
         self._around(transformers.Trainer, "save_model",
                      lambda own, *_, **__: self._saved(own.model))  # fmt: skip
         self._around(tokenizer, "save_pretrained",
+                     lambda *_, **__: self.note("save", kind="tokenizer"))  # fmt: skip
+        for kind in (model, peft.PeftModel):
+            self._around(kind, "push_to_hub", lambda own, *_, **__: self._saved(own))
+        self._around(transformers.Trainer, "push_to_hub",
+                     lambda own, *_, **__: self._saved(own.model))  # fmt: skip
+        self._around(tokenizer, "push_to_hub",
                      lambda *_, **__: self.note("save", kind="tokenizer"))  # fmt: skip
         self._around(GenerationMixin, "generate", self._generated)
         self._around(peft.PeftModel, "generate", self._generated)
@@ -113,8 +126,9 @@ class Recorder:
 
         random.shuffle = shuffle  # type: ignore[assignment] # the same, but for types
 
-    def _where(self, kind: Any, section: str) -> None:
-        inner = kind.__init__
+    def _where(self, kind: Any, section: str, method: str = "__init__") -> None:
+        """Note where the user's code makes one; of a data class, by what its subclasses call."""
+        inner = getattr(kind, method)
 
         @functools.wraps(inner)
         def init(own: Any, *arguments: Any, **named: Any) -> None:
@@ -123,7 +137,7 @@ class Recorder:
             if place and not self.in_training:
                 self.places[section] = place
 
-        kind.__init__ = init
+        setattr(kind, method, init)
 
     def _around(
         self, kind: Any, name: str, noted: Callable[..., None], *, after: bool = False
@@ -207,10 +221,7 @@ class Recorder:
             cache = False if named.get("use_cache") is None else cache
         self.note(
             "generate",
-            dropouts_on=sum(
-                1 for one in own.modules()
-                if isinstance(one, torch.nn.Dropout) and one.p > 0 and one.training
-            ),
+            dropouts_on=sum(module.training for _, module in dropouts(own)),
             mask=mask is not None,
             rows=len(ids),
             padded=pad is not None and bool((ids == pad).any()),

@@ -54,7 +54,8 @@ def check_script(
         levels: To look at; with `memory` and `through` it runs on the virtual GPU as well.
         through: Go on with five steps of training, to see what the script saves, loads and
             generates.
-        stand_ins: Names on the hub, to folders that answer for them.
+        stand_ins: Names on the hub, to what answers for them: the folder of a model, the folder or
+            the file of a data set.
         select: As for `ftcheck.check`.
         ignore: As for `ftcheck.check`.
         accept: As for `ftcheck.check`.
@@ -62,17 +63,17 @@ def check_script(
         verbose: Let the script be heard.
 
     Raises:
-        InputError: There is no such script, or a stand-in is no folder.
+        InputError: There is no such script, or no such stand-in.
         ScriptStopped: It took too long, died, or ended without training.
     """
     file = Path(script)
     if not file.is_file():
         raise InputError(f"there is no file {file}", next_step="Give a .py file or a notebook.")
     for name, place in (stand_ins or {}).items():
-        if not Path(place).is_dir():
+        if not Path(place).exists():
             raise InputError(
-                f"--stand-in {name}={place}: there is no folder {place}",
-                next_step="Give a folder with config.json and a tokenizer.",
+                f"--stand-in {name}={place}: there is no {place}",
+                next_step="Give a folder with config.json and a tokenizer, or a file of rows.",
             )
     chosen = {name: str(Path(place).resolve()) for name, place in (stand_ins or {}).items()}
     on_card = None
@@ -97,9 +98,7 @@ def check_script(
         (folder / "job").write_bytes(pickle.dumps(job))
         outcome = _run(folder, file.name, timeout_s, verbose=verbose)
     if outcome.report is None:
-        raise ScriptStopped(
-            outcome.error, next_step="Give a script that trains; its arguments come behind --."
-        )
+        raise ScriptStopped(outcome.error, next_step=outcome.next_step)
     report: CheckReport = outcome.report
     return report
 

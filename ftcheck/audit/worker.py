@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import runpy
 import sys
 import time
@@ -57,10 +58,11 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of it: a report, or why there is none."""
+    """What came of it: a report, or why there is none and what to do."""
 
     report: Any = None
     error: str = ""
+    next_step: str = "Give a script that trains; its arguments come behind --."
 
 
 class _Stop(BaseException):
@@ -83,14 +85,15 @@ class _Audit:
         self.seen: Seen | None = None
         self.loop: Any = None
         self.trainers = 0
+        self.in_loop = False
 
     def install(self) -> None:
         import transformers
 
         from ftcheck.audit.loop import Loop
 
+        self.places.install()  # below the recorder, which notes what is not done, too
         self.recorder.install()
-        self.places.install()
         self.loop = Loop(self._reached_loop, _LOOP_STEPS)
         self.loop.install()
         inner, audit = transformers.Trainer.train, self
@@ -106,14 +109,6 @@ class _Audit:
                 audit.recorder.places["trainer"] = place
                 audit.trainers += 1
 
-        given = transformers.TrainingArguments.__init__
-
-        def argued(own: Any, *arguments: Any, **named: Any) -> None:
-            given(own, *arguments, **named)
-            if not audit.recorder.in_training and own.output_dir:  # the trainer makes that folder
-                own.output_dir = audit.places.beside(own.output_dir)
-
-        transformers.TrainingArguments.__init__ = argued
         transformers.Trainer.train = train
         transformers.Trainer.__init__ = made
         tokenizer = transformers.PreTrainedTokenizerBase
@@ -159,8 +154,8 @@ class _Audit:
             **self.recorder.places,
         }
         subject.record = self.recorder.record(through=False)
-        subject.real_weights = not self.places.stood_in["model"]
-        subject.real_data = not self.places.stood_in["data"]
+        subject.real_weights = not self.places.stand_ins.used["model"]
+        subject.real_data = not self.places.stand_ins.used["data"]
         self.recorder.in_training = self.places.off = True
         try:
             return look_at(subject, set(self.job.levels))
@@ -183,6 +178,7 @@ class _Audit:
 
     def _reached_loop(self, trainer: Any) -> None:
         """A loop of the script's own has made a few steps."""
+        self.in_loop = True
         self.seen = self._look(trainer)
         raise _Stop
 
@@ -216,13 +212,25 @@ class _Audit:
         from ftcheck.checks.runner import judge
 
         job, name = self.job, Path(self.job.script).name
-        record = self.recorder.record(through=job.through and failure is None, failure=failure)
+        through = job.through and failure is None and not self.in_loop
+        record = self.recorder.record(through=through, failure=failure, loop=self.in_loop)
         if self.seen is None and failure is None:
             return Outcome(error=_NOTHING.format(name=name))
+        if self.seen is None and failure is not None and _UNREACHABLE.search(failure.text):
+            return Outcome(
+                error=f"{failure.place or name}: {failure.text.splitlines()[0]}",
+                next_step="Answer the name with a folder or a file (--stand-in NAME=PATH), or load "
+                "it once with a network.",
+            )
         if self.seen is None:
             assert failure is not None
             seen = refused(
-                name, "script", failure, record=dataclasses.replace(record, failure=None)
+                name,
+                "script",
+                failure,
+                record=dataclasses.replace(record, failure=None),
+                real_weights=not self.places.stand_ins.used["model"],
+                real_data=not self.places.stand_ins.used["data"],
             )
         else:
             seen = dataclasses.replace(self.seen, record=record)
@@ -231,6 +239,12 @@ class _Audit:
         checks = within(selected(job.select, job.ignore), (*job.levels, Level.MEMORY))
         return Outcome(report=judge(seen, checks, accept=job.accept, assumptions=self.assumptions))
 
+
+_UNREACHABLE: Final = re.compile(
+    r"couldn't connect to|Couldn't reach|[Oo]ffline mode is enabled|OfflineModeIsEnabled|"
+    r"outgoing traffic has been disabled|Max retries exceeded|Name or service not known"
+)
+"""What the libraries say where there is no network; it is no fault of the script."""
 
 _NOTHING: Final = (
     "{name} ended without training: no Trainer.train() was called, and no optimizer made steps on "

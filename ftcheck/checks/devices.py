@@ -8,7 +8,7 @@ from typing import Final
 
 from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, check
+from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -43,6 +43,9 @@ def differ(self: Check, seen: Seen) -> Iterator[Finding]:
                 key="model.device",
                 fix="Move the inputs: inputs.to(model.device).",
             )
+            return
+    if isinstance(seen.memory, Failure):
+        raise NotMeasured(f"on the virtual GPU: {seen.memory.text.splitlines()[0]}")
 
 
 @check("FT602", "model-offloaded", Level.STATIC, Severity.WARNING)

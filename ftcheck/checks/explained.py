@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 from ftcheck.checks.facts import Failure
 
@@ -59,6 +59,8 @@ EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("429", "The hub refuses more requests: wait, or set HF_HUB_OFFLINE=1."),
     ("Target -", "A label is negative but not −100."),
     ("is out of bounds", "A label is no token of the vocabulary."),
+    ("ListConfig is not JSON", "Make plain lists of Hydra's: OmegaConf.to_container(config), or "
+     "_convert_: all where it instantiates."),
     ("expected scalar type Long", "Labels must be int64."),
 )  # fmt: skip
 """Part of a message to a sentence; from the failures that users report, by their exact texts."""
@@ -76,16 +78,25 @@ NO_PAD_TOKEN: Final = ("does not have a padding token", "does not have a pad tok
 """Parts of what tokenizers say, and what collators say of rows that are lists (transformers,
 `tokenization_utils_base.py` and `data_collator.py`)."""
 
-_SAID_ELSEWHERE: Final = (
-    "Target modules", "lora.target_modules", "generation.prompts", "did not return a loss",
-    *NO_PAD_TOKEN, "no EOS token", "same device", "tokenization.max_length",
+_SAID_ALWAYS: Final = (
+    "Target modules", "lora.target_modules", "generation.prompts", "no EOS token",
+    "tokenization.max_length",
 )  # fmt: skip
-"""Parts of messages that have checks of their own: FT301, FT905, FT201, FT213, FT601, FT216."""
+_SAID_OF_RUNS: Final = ("same device",)
+_SAID_OF_BATCHES: Final = ("did not return a loss", *NO_PAD_TOKEN, "same device")
+"""Parts of messages that have checks of their own, by where those look for them: FT301, FT905,
+FT213 and FT216; FT601; FT201, FT213 and FT601."""
 
 
-def said_elsewhere(failure: Failure) -> bool:
-    """Whether a check of its own says what failed."""
-    return any(part in failure.text for part in _SAID_ELSEWHERE)
+def said_elsewhere(failure: Failure, *, during: Literal["building", "running", "batches"]) -> bool:
+    """Whether a check of its own says what failed.
+
+    Args:
+        failure: What failed.
+        during: Building the subject, the run of a script, or batches and steps of training.
+    """
+    parts = {"building": (), "running": _SAID_OF_RUNS, "batches": _SAID_OF_BATCHES}[during]
+    return any(part in failure.text for part in (*_SAID_ALWAYS, *parts))
 
 
 def sentence_of(failure: Failure) -> tuple[str, str]:

@@ -164,6 +164,7 @@ class Setup:
         launched: Whether a launcher (accelerate, torchrun) started this process.
         label_names: Of the trainer.
         processing_saved: Whether the trainer saves a tokenizer with its checkpoints.
+        other_task: Why it is no causal language modelling, in words; empty where it is.
     """
 
     arguments: Mapping[str, Any]
@@ -196,6 +197,7 @@ class Setup:
     launched: bool
     label_names: tuple[str, ...]
     processing_saved: bool
+    other_task: str = ""
 
     @property
     def own_loss(self) -> bool:
@@ -382,11 +384,13 @@ class Record:
         calls: In their order.
         through: Whether it was followed to its end.
         failure: What it raised.
+        loop: Whether it trains in a loop of its own, in which it was stopped.
     """
 
     calls: tuple[Call, ...] = ()
     through: bool = False
     failure: Failure | None = None
+    loop: bool = False
 
     def of(self, what: str) -> tuple[Call, ...]:
         """Calls of one kind."""

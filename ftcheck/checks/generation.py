@@ -151,6 +151,7 @@ def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: one function that writes both.
     """
+    seen.models_language()
     if seen.recipe is not None:
         yield from _other_form(self, seen, seen.recipe.generation.prompts)
         return

@@ -30,6 +30,7 @@ def eval_differs(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: one function that prepares both.
     """
+    seen.models_language()
     text = seen.text
     train, held_out = seen.rows("batches"), seen.rows("eval_batches")
     one, other = _profile(train, text), _profile(held_out, text)

@@ -28,6 +28,7 @@ def mask_lost(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `DataCollatorForSeq2Seq(tokenizer)`, which pads labels and leaves them as they are.
     """
+    seen.models_language()
     rows = [row for row in seen.need("train").rows if row.labels is not None]
     if not rows:
         raise NotApplicable("the data set has no labels of its own")

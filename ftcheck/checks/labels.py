@@ -21,6 +21,7 @@ TAIL: Final = 3
 
 def labelled(seen: Seen) -> list[Row]:
     """Rows with labels of the length of their ids."""
+    seen.models_language()
     found = [
         row
         for row in seen.rows("batches")
@@ -42,6 +43,7 @@ def missing(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `row["labels"] = row["input_ids"].copy()`, or
     `DataCollatorForLanguageModeling(tokenizer, mlm=False)`.
     """
+    seen.models_language()
     batches = seen.need("batches")
     if not batches.keys:
         raise NotMeasured("no batch could be made")
@@ -177,6 +179,7 @@ def dtype(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `torch.tensor(labels)`
     """
+    seen.models_language()
     batches = seen.need("batches")
     if not batches.label_dtype:
         raise NotApplicable("there are no labels")
@@ -260,7 +263,7 @@ def eos_ignored(self: Check, seen: Seen) -> Iterator[Finding]:
     if eos is None:
         raise NotApplicable("there is no EOS token")
     at_the_end = ignored = 0
-    shown: Row | None = None
+    shown: tuple[int, ...] = ()
     for row in labelled(seen):
         assert row.labels is not None
         mask = row.mask or (1,) * len(row.ids)
@@ -275,15 +278,14 @@ def eos_ignored(self: Check, seen: Seen) -> Iterator[Finding]:
         # Where labels are shifted by hand (FT204), that of EOS stands one place before it.
         lost = row.labels[place] == IGNORED and row.labels[place - 1] != eos
         if lost and any(label != IGNORED for label in row.labels):
-            ignored, shown = ignored + 1, row
+            ignored, shown = ignored + 1, row.ids[max(0, place - 7) : place + 1]
     if not at_the_end:
         raise NotApplicable("no row has an EOS that the mask shows")
     if ignored >= _MOST * at_the_end:
-        assert shown is not None
         yield self.finding(
             f"{ignored} of {at_the_end} rows with EOS ignore it in their labels: the model never "
             "learns to stop",
-            evidence=[f"pad id {text.pad}, EOS id {eos}", text.show(shown.ids[-8:])],
+            evidence=[f"pad id {text.pad}, EOS id {eos}", text.show(shown)],
             key="tokenization.pad_token",
             fix="Give the tokenizer a pad token of its own, or mask labels by the attention mask.",
         )

@@ -38,6 +38,8 @@ def accumulation(self: Check, seen: Seen) -> Iterator[Finding]:
     """
     learning = seen.need("learning")
     setup = seen.need("setup")
+    if seen.record is not None and seen.record.loop:
+        raise NotMeasured("how a loop of the script's own accumulates is not followed")
     if int(setup.arguments.get("gradient_accumulation_steps") or 1) < 2:
         raise NotApplicable("nothing is accumulated")
     if setup.arguments.get("label_smoothing_factor"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from ftcheck.checks.explained import explained
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -48,17 +49,23 @@ def differs(self: Check, seen: Seen) -> Iterator[Finding]:
     """
     reload = seen.need("reload")
     key = "lora" if seen.need("setup").adapters else "model"
-    if reload.failure is not None:
+    failure = reload.failure
+    if failure is not None and failure.during == "computing logits":
+        raise NotMeasured(f"{failure.kind}: {failure.text.splitlines()[0]}")
+    if failure is not None:
+        what = "saving" if failure.during == "saving" else "loading what was saved"
         yield self.finding(
-            f"loading what was saved fails: {reload.failure.kind}: "
-            f"{reload.failure.text.splitlines()[0]}",
+            f"{what} fails: {failure.kind}: {failure.text.splitlines()[0]}",
             evidence=list(reload.files),
             key=key,
-            fix="Save with trainer.save_model, and load with the class that was trained.",
+            fix=explained(failure)
+            or "Save with trainer.save_model, and load with the class that was trained.",
         )
         return
     if reload.difference is None:
-        raise NotMeasured("nothing was saved, or the base that it goes on is not at hand")
+        raise NotMeasured(
+            "there was no batch of tokens to compare on, or the base that it goes on is not at hand"
+        )
     half = any(one.dtype in ("float16", "bfloat16") for one in seen.need("setup").parameters)
     allowed = reload.scale * (_CLOSE_HALF if half else _CLOSE)
     if not reload.difference <= allowed:

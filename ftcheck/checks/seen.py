@@ -112,6 +112,8 @@ class Seen:
             NotApplicable: The subject has nothing of that kind.
             NotMeasured: It was not looked at, or broke while it was.
         """
+        if what == "learning":
+            self.models_language()
         found = getattr(self, what)
         if found is not None:
             return found
@@ -119,6 +121,15 @@ class Seen:
         if what in _NOTHING and what not in self.reasons and not script:
             raise NotApplicable(_NOTHING[what])
         raise NotMeasured(self.reasons.get(what, f"{what} was not looked at"))
+
+    def models_language(self) -> None:
+        """Nothing, where a causal language model is trained on labels of its tokens.
+
+        Raises:
+            NotApplicable: Another task, such as classification, or preferences.
+        """
+        if self.setup is not None and self.setup.other_task:
+            raise NotApplicable(self.setup.other_task)
 
     def followed(self) -> Record:
         """What a script did, to its end.
@@ -129,7 +140,12 @@ class Seen:
         """
         record = self.need("record")
         if not record.through:
-            raise NotMeasured("the script was followed up to its training; see --through generate")
+            until = (
+                "a few steps of its own loop"
+                if record.loop
+                else "its training; see --through generate"
+            )
+            raise NotMeasured(f"the script was followed up to {until}")
         return record
 
     @property
@@ -145,7 +161,8 @@ class Seen:
         """Rows of batches of one kind, where there are any with labels."""
         found = self.need(what)
         if not found.rows:
-            raise NotMeasured("no batch could be made")
+            words = "no batch could be made" if found.failure else "batches hold no rows of tokens"
+            raise NotMeasured(words)
         return found.rows
 
     @property

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 from ftcheck.checks.explained import explained, next_step_of, said_elsewhere, sentence_of
+from ftcheck.checks.facts import Batches, Failure, Record, Training
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
 
+_During = Literal["building", "running", "batches"]
 _ROUNDING: Final = 1e-3
 """Relative difference of losses in float32 that reordering sums explains, with room."""
 
@@ -150,6 +152,12 @@ def _placed(seen: Seen, sentence: str) -> tuple[str, str]:
     return (f"{source.file}:{number}", rest) if number.isdigit() else ("", sentence)
 
 
+def _doubt(seen: Seen) -> list[str]:
+    """What may be to blame instead, where something stood in for the model or for the data."""
+    stood_in = not (seen.real_weights and seen.real_data)
+    return ["a stand-in was used: see whether it is to blame (--stand-in)"] if stood_in else []
+
+
 @check("FT426", "training-fails", Level.STEP, Severity.ERROR)
 def fails(self: Check, seen: Seen) -> Iterator[Finding]:
     """The first steps of training, or of evaluating, raise an error.
@@ -160,10 +168,13 @@ def fails(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: three steps that run.
     """
-    tried = (seen.training, seen.record, seen.batches)
-    failures = [seen.refused, *(one.failure for one in tried if one is not None)]
-    for failure in failures:
-        if failure is None or said_elsewhere(failure):
+    tried: tuple[tuple[_During, Training | Record | Batches | None], ...] = (
+        ("batches", seen.training), ("running", seen.record), ("batches", seen.batches)
+    )  # fmt: skip
+    failures: list[tuple[_During, Failure | None]] = [("building", seen.refused)]
+    failures += [(during, one.failure) for during, one in tried if one is not None]
+    for during, failure in failures:
+        if failure is None or said_elsewhere(failure, during=during):
             continue
         sentence, key = sentence_of(failure)
         kind = "" if failure.kind == "InputError" else f" {failure.kind}:"
@@ -171,10 +182,10 @@ def fails(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(
             f"{failure.during}:{kind} {sentence}",
             place=failure.place or place,
-            evidence=failure.text.splitlines()[1:6],
+            evidence=[*failure.text.splitlines()[1:6], *_doubt(seen)],
             key=key or "training",
             fix=explained(failure) or next_step_of(failure),
         )
         return
-    if not any(failures):
+    if not any(failure for _, failure in failures):
         seen.need("training")  # where no step was run, nobody knows

@@ -111,7 +111,8 @@ def too_long(self: Check, seen: Seen) -> Iterator[Finding]:
     """Rows longer than the model's context.
 
     A table of positions (GPT-2, OPT) has no entry for them: "index out of range in self". Rotary
-    positions can be computed, and were not trained: a warning.
+    positions can be computed, and were not trained: a warning. A batch that is one long row with
+    `position_ids` that begin anew does not count.
 
     Bad: GPT-2 and `max_length=2048`.
 
@@ -122,7 +123,8 @@ def too_long(self: Check, seen: Seen) -> Iterator[Finding]:
         yield self.finding(sentence, key=key, fix=next_step_of(seen.refused))
         return
     setup = seen.need("setup")
-    rows = seen.need("train").rows + seen.need("batches").rows
+    batches = seen.need("batches")
+    rows = seen.need("train").rows + (() if batches.position_ids else batches.rows)
     longest = max((len(row.ids) for row in rows), default=0)
     if setup.positions is not None and longest > setup.positions:
         yield self.finding(
@@ -251,6 +253,7 @@ def eos_missing(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `tokenizer(prompt + answer + tokenizer.eos_token)`
     """
+    seen.models_language()
     text = seen.need("text")
     if not seen.real_data:
         raise NotMeasured("other text stands in for the data")

@@ -45,8 +45,8 @@ _FINDINGS, _UNMEASURED, _BROKE = 1, 3, 4
     "--stand-in",
     "stand_ins",
     multiple=True,
-    metavar="NAME=DIR",
-    help="Answer a name on the hub with a folder, for a script.",
+    metavar="NAME=PATH",
+    help="Answer a name on the hub with a folder (data: or a file), for a script.",
 )
 @click.option("--real-model", is_flag=True, help="Run the steps on the recipe's own model.")
 @click.option("--fix", is_flag=True, help="Show what would mend the recipe, ask, and write it.")
@@ -171,7 +171,7 @@ def _script(
         name, equals, folder = pair.partition("=")
         if not equals:
             raise InputError(
-                f"--stand-in: got {pair!r}, expected NAME=DIR", next_step="As in gpt2=models/tiny."
+                f"--stand-in: got {pair!r}, expected NAME=PATH", next_step="As in gpt2=models/tiny."
             )
         pairs[name] = folder
     with ConsoleProgress() as progress:

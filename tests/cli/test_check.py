@@ -94,7 +94,7 @@ def test_a_recipe_is_mended_and_the_old_one_kept(tmp_path: Path) -> None:
         (("quickstart", "--level", "deep"), "'deep' is not one of"),
         (("quickstart", "--", "--epochs", "3"), "are for scripts"),
         (("script.py", "--set", "lora.r=4"), "are for recipes"),
-        (("script.py", "--stand-in", "gpt2"), "expected NAME=DIR"),
+        (("script.py", "--stand-in", "gpt2"), "expected NAME=PATH"),
         (("quickstart", "--fix", "--level", "static"), "is built in, and cannot be changed"),
         (("quickstart", "--set", "budget.card=rtx4070"), "rtx4070"),
     ],

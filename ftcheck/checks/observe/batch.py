@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ftcheck.checks.facts import IGNORED
+from ftcheck.pipeline.adapter import unwrapped
 
 __all__ = [
     "at_highest_rate",
     "batches",
+    "dropouts",
     "forward",
     "in_eval",
     "mean_loss",
@@ -19,6 +21,7 @@ __all__ = [
     "shortened",
     "without_adapter",
     "without_dropout",
+    "without_packing",
 ]
 
 _MOST_TOKENS: Final = 512
@@ -29,6 +32,8 @@ def batches(trainer: Any, count: int) -> list[dict[str, Any]]:
     """The first batches of the training loader that have something to learn, on the device."""
     found: list[dict[str, Any]] = []
     for batch in itertools.islice(trainer.get_train_dataloader(), count * _MOST_TRIED):
+        if not isinstance(batch, Mapping):
+            continue  # rows as they are, of a trainer that makes its batches later
         labels = batch.get("labels")
         if labels is not None and labels.dim() > 1 and not (labels[..., 1:] != IGNORED).any():
             continue
@@ -67,6 +72,9 @@ def forward(model: Any, batch: Mapping[str, Any]) -> Any:
     """Logits, float32, (rows, length, vocabulary)."""
     given = {name: value for name, value in batch.items() if name not in ("labels",)}
     given.pop("num_items_in_batch", None)
+    if getattr(unwrapped(model).config, "is_encoder_decoder", False) and "labels" in batch:
+        writes = unwrapped(model).prepare_decoder_input_ids_from_labels(batch["labels"])
+        given.setdefault("decoder_input_ids", writes)
     return model(**given).logits.float()
 
 
@@ -105,16 +113,42 @@ def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+_RATES: Final = ("dropout_p", "attention_dropout", "attn_dropout", "dropout")
+"""Attributes of modules that call `functional.dropout`, as OPT's do."""
+
+
+def dropouts(model: Any) -> Iterator[tuple[str, Any]]:
+    """Modules that drop something while they are in training mode."""
+    import torch
+
+    for name, module in model.named_modules():
+        rates = [getattr(module, rate, None) for rate in _RATES]
+        own = module.p if isinstance(module, torch.nn.Dropout) else 0.0
+        if own > 0 or any(isinstance(rate, float) and rate > 0 for rate in rates):
+            yield name, module
+
+
 def without_dropout(model: Any) -> None:
     """Take dropout out, for good; only in a fork."""
     import torch
 
-    for module in model.modules():
+    for _, module in dropouts(model):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        for name in ("dropout_p", "attention_dropout", "attn_dropout", "dropout"):
+        for name in _RATES:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def without_packing(model: Any) -> None:
+    """Keep 4-bit weights as they are trained; only in a fork.
+
+    On CPUs with AVX512-BF16 bitsandbytes packs them at the first forward pass in evaluation mode,
+    and unpacks them to save. Both round, and no gradient comes back through packed ones.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def at_highest_rate(trainer: Any) -> Any:

@@ -20,6 +20,7 @@ from ftcheck.checks.observe.batch import (
     shortened,
     without_adapter,
     without_dropout,
+    without_packing,
 )
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.subject import Subject, processing_of
@@ -48,6 +49,7 @@ def _look(trainer: Any, seen: dict[str, Any]) -> None:
     if not getattr(model, "hf_device_map", None):
         model.to(trainer.args.device)
     without_dropout(model)
+    without_packing(model)
     found = batches(trainer, _MICRO_BATCHES)
     if not found:
         return

@@ -13,7 +13,7 @@ from ftcheck.checks.finding import Level
 from ftcheck.checks.observe.isolation import Look, apart, cannot_fork
 from ftcheck.checks.observe.learning import see_learning
 from ftcheck.checks.observe.rows import in_part, see_batches, see_rows
-from ftcheck.checks.observe.setup import see_setup, text_of
+from ftcheck.checks.observe.setup import other_task, see_setup, text_of
 from ftcheck.checks.observe.subject import Subject, held_out
 from ftcheck.checks.observe.training import see_losses, see_training
 from ftcheck.checks.seen import Seen
@@ -101,7 +101,8 @@ def _looks(subject: Subject, levels: Collection[Level]) -> tuple[list[str], list
         reload = Level.ROUNDTRIP in levels
         looks["training"] = partial(see_training, subject, reload=reload)
     if Level.STEP in levels:
-        looks["learning"] = partial(see_learning, subject)
+        if not other_task(subject.trainer):
+            looks["learning"] = partial(see_learning, subject)
         if sum(parameter.numel() for parameter in subject.model.parameters()) < _REPEATED_BELOW:
             looks["repeat"] = partial(see_losses, subject)
     return list(looks), list(looks.values())

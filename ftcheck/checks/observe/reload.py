@@ -53,7 +53,8 @@ def see_reload(subject: Subject, folder: Path, start: Mapping[str, Any]) -> Relo
     try:
         _look(subject, folder / "saved", start, seen)
     except Exception as error:  # noqa: BLE001 - what saving or loading raises is a result
-        seen["failure"] = failure_of(error, "saving and loading again")
+        seen["failure"] = failure_of(error, str(seen.get("during", "computing logits")))
+    seen.pop("during", None)
     return Reload(**seen)
 
 
@@ -66,13 +67,18 @@ def _look(subject: Subject, folder: Path, start: Mapping[str, Any], seen: dict[s
     if not found:
         return
     batch = shortened(ready(trainer, found[0]))
-    batch = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+    if "input_ids" not in batch:
+        return
+    given = ("input_ids", "attention_mask", "labels", "decoder_input_ids")
+    batch = {name: batch[name] for name in given if name in batch}
     with in_eval(model):
         trained = forward(model, batch)
         with without_adapter(model):
             base = forward(model, batch)
     seen["scale"] = max(1.0, float(trained.abs().max()))
+    seen["during"] = "saving"
     trainer.save_model(str(folder))
+    seen["during"] = "loading"
     seen["files"] = tuple(sorted(path.name for path in folder.iterdir()))
     if not hasattr(model, "peft_config"):
         loaded = type(model).from_pretrained(str(folder)).to(model.device)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from ftcheck.checks.facts import Adapter, Module, Parameter, Setup, Text
 from ftcheck.checks.observe.subject import Subject, held_out, length_of, processing_of
 from ftcheck.pipeline.adapter import unwrapped
 from ftcheck.pipeline.model import longest_context
 
-__all__ = ["of_an_adapter", "see_setup", "text_of"]
+__all__ = ["of_an_adapter", "other_task", "see_setup", "text_of"]
 
 _NUMBERS_READ = 4_000_000
 """Elements of a parameter that are looked at for NaN; of a larger one, so many evenly."""
@@ -72,7 +72,34 @@ def see_setup(subject: Subject) -> Setup:
         launched="LOCAL_RANK" in os.environ or "RANK" in os.environ,
         label_names=tuple(trainer.label_names or ()),
         processing_saved=processing_of(trainer) is not None,
+        other_task=other_task(trainer),
     )
+
+
+_CAUSAL: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+def other_task(trainer: Any) -> str:
+    """Why a trainer does no causal language modelling on labels; empty where it does.
+
+    Of trl's trainers `SFTTrainer` alone does: the others learn from pairs, scores or what the model
+    writes.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    for kind in type(trainer).__mro__:
+        if kind.__module__.startswith("trl.") and not kind.__name__.endswith("BaseTrainer"):
+            if kind.__name__ != "SFTTrainer":
+                return f"{kind.__name__} has a loss that is not about the labels of tokens"
+            break
+    base = unwrapped(trainer.model)
+    name = type(base).__name__
+    if getattr(base.config, "is_encoder_decoder", False):
+        return f"{name} reads one text and writes another"
+    if name.endswith(_CAUSAL) or name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return ""
+    heads = "For" in name and not name.endswith("Model")
+    return f"{name} is no causal language model" if heads else ""
 
 
 def _weight(module: Any) -> Any:
@@ -250,6 +277,11 @@ def _columns(trainer: Any) -> tuple[tuple[str, ...], dict[str, bool]]:
         return names, {}
     trainer._set_signature_columns_if_needed()
     kept = set(trainer._signature_columns or ()) | {"label", "label_ids"}
+    if any(kind.__module__.startswith("trl.") for kind in type(trainer).__mro__):
+        kept |= {
+            "completion_mask",
+            "assistant_masks",
+        }  # its own, for losses that were not asked for
     return names, {name: _lists_of_numbers(rows, name) for name in names if name not in kept}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftcheck.checks.facts import Reload, Training
-from ftcheck.checks.observe.batch import at_highest_rate
+from ftcheck.checks.observe.batch import at_highest_rate, dropouts, without_packing
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.reload import base_of, see_reload
 from ftcheck.checks.observe.subject import Subject, held_out, length_of
@@ -114,6 +114,7 @@ def _in_small(trainer: Any, folder: Path) -> None:
     import torch
 
     cut_short(trainer, _STEPS)
+    without_packing(trainer.model)
     arguments = trainer.args
     for name, value in _CHANGES.items():
         if hasattr(arguments, name):
@@ -123,6 +124,8 @@ def _in_small(trainer: Any, folder: Path) -> None:
     arguments.output_dir = str(folder / "out")
     accumulated = min(arguments.gradient_accumulation_steps, _ACCUMULATION)
     arguments.gradient_accumulation_steps = accumulated
+    if getattr(trainer, "model_init", None) is not None:
+        trainer.model_init = None  # `train` would make another model than the one watched
     _forget_reports(trainer)
     optimizer = at_highest_rate(trainer)
     trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
@@ -183,11 +186,7 @@ def _train(trainer: Any, seen: dict[str, Any]) -> None:
 
 
 def _dropouts(model: Any, *, training: bool) -> Iterator[str]:
-    import torch
-
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Dropout) and module.p > 0 and module.training is training:
-            yield name
+    return (name for name, module in dropouts(model) if module.training is training)
 
 
 def _sample(parameter: Any) -> Any:

@@ -49,6 +49,8 @@ def as_cuda(processors: Callable[[], int]) -> None:
         minor=minor,
         multi_processor_count=processors(),
     )
+    for name in ("_exchange_device", "_maybe_exchange_device"):  # of `with torch.cuda.device(...)`
+        setattr(torch.cuda, name, lambda _: 0)
     for kind in (torch.autocast, torch.amp.GradScaler):
         _rename(kind)
     mode = _Mode()
