@@ -143,15 +143,19 @@ class Baseline:
         return tuple(entry for entry in self.entries.values() if entry.test == test)
 
     def nearest(
-        self, *, test: str, kind: Kind, card: str, versions: Mapping[str, str]
+        self, *, test: str, kind: Kind, card: str | None, versions: Mapping[str, str]
     ) -> Match | None:
-        """The entry of a test, kind and card whose versions are nearest.
+        """The entry of a test, kind and card (`None`: any) whose versions are nearest.
 
         Those with equal versions come first, then those with the same minor versions, then those
         with the same major ones, then the rest: the worst library decides, then the next worst. Of
         equally near ones the newest is taken.
         """
-        some = [one for one in self.of_test(test) if (one.kind, one.card) == (kind, card)]
+        some = [
+            one
+            for one in self.of_test(test)
+            if one.kind == kind and (card is None or one.card == card)
+        ]
         if not some:
             return None
         distance = {one.key: _distance(one.versions, versions) for one in some}

@@ -56,8 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SETTINGS] = Settings.of(config)
     if not is_worker(config):
         from ftcheck.pytest_plugin.summary import Controller
+        from ftcheck.pytest_plugin.vram_gate import VramGate
 
         config.pluginmanager.register(Controller(config), "ftcheck-controller")
+        config.pluginmanager.register(VramGate(config), "ftcheck-vram-gate")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
