@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import pytest
 
@@ -50,6 +50,11 @@ class Measurement:
         return int(getattr(self, f"{of}_peak_bytes"))
 
 
+_RUNNING: Final = pytest.StashKey[list[Measurement]]()
+_DONE: Final = pytest.StashKey[list[dict[str, Any]]]()
+"""Of a test, for all its meters: each resets the peaks of the one card."""
+
+
 class Vram:
     """Measures blocks of one test, one after another or one in another.
 
@@ -61,8 +66,8 @@ class Vram:
     def __init__(self, gpu: Gpu, item: pytest.Item) -> None:
         self.gpu = gpu
         self._item = item
-        self._running: list[Measurement] = []
-        self._done: list[dict[str, Any]] = []
+        self._running = item.stash.setdefault(_RUNNING, [])
+        self._done = item.stash.setdefault(_DONE, [])
 
     def measure(self) -> Block:
         """Peaks of a block: `with vram.measure() as m: …`, then `m.reserved_peak_bytes`.

@@ -21,6 +21,7 @@ from ftcheck.pytest_plugin.state import SETTINGS, is_worker, told
 if TYPE_CHECKING:
     from ftcheck.pytest_plugin.devices import Gpu
     from ftcheck.pytest_plugin.meter import Vram
+    from ftcheck.pytest_plugin.vram_benchmark import VramBenchmark
 
 _MARKERS = (
     "ftcheck_gpu(min_vram, min_capability, count): as gpu, for suites where that has a meaning of "
@@ -169,6 +170,15 @@ def vram(ftcheck_gpu: Gpu, request: pytest.FixtureRequest) -> Vram:
     from ftcheck.pytest_plugin.meter import Vram
 
     return Vram(ftcheck_gpu, request.node)
+
+
+@pytest.fixture
+def vram_benchmark(vram: Vram, request: pytest.FixtureRequest) -> VramBenchmark:
+    """Peak VRAM and time of a function, for the table, the gate and the baseline:
+    `vram_benchmark(step, batch)`."""
+    from ftcheck.pytest_plugin.vram_benchmark import VramBenchmark
+
+    return VramBenchmark(vram, request)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,7 +11,7 @@ import pytest
 from ftcheck.errors import FtcheckError, InputError
 from ftcheck.pytest_plugin.benchmarks import Benchmark, benchmark_of
 from ftcheck.pytest_plugin.settings import Settings
-from ftcheck.pytest_plugin.state import RESULTS, SETTINGS
+from ftcheck.pytest_plugin.state import RESULTS, SETTINGS, told
 
 if TYPE_CHECKING:
     from ftcheck.memory.baseline import Baseline, Entry
@@ -85,8 +85,9 @@ class VramGate:
         self.ran = not self.config.getoption("collectonly")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.outcome != "passed":
-            self.not_passed[report.nodeid] = report.outcome
+        if report.outcome in ("failed", "skipped"):
+            outcome = str(told(report).get("status", report.outcome))
+            self.not_passed.setdefault(report.nodeid, outcome)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not self.ran:
@@ -120,9 +121,7 @@ class VramGate:
         entries: list[Entry] = []
         for test, benchmark in found.items():
             try:
-                if test in self.not_passed:
-                    raise InputError(f"{test}: {self.not_passed[test]}, so it is not recorded.")
-                entries.append(entry_of(_repeats(test, benchmark), repeatable=True))
+                entries.append(entry_of(self._repeats(test, benchmark), repeatable=True))
             except InputError as error:
                 self.problems.append(str(error))
         try:
@@ -147,7 +146,7 @@ class VramGate:
         recordable = False
         for test, benchmark in found.items():
             try:
-                entry = entry_of(_repeats(test, benchmark), repeatable=False)
+                entry = entry_of(self._repeats(test, benchmark), repeatable=False)
             except InputError as error:
                 yield str(error)
                 continue
@@ -165,6 +164,14 @@ class VramGate:
                 "--ftcheck-update-baseline on this card, with everything committed, and commit "
                 f"{self._shown}."
             )
+
+    def _repeats(self, test: str, benchmark: Benchmark) -> Repeats:
+        """The peaks of a test that passed."""
+        if benchmark.repeats is None:
+            raise InputError(f"{test}: asked for vram_benchmark and measured nothing.")
+        if test in self.not_passed:
+            raise InputError(f"{test}: {self.not_passed[test]}, so its peaks do not count.")
+        return benchmark.repeats
 
     @property
     def _shown(self) -> str:
@@ -184,12 +191,6 @@ class VramGate:
             terminalreporter.line(f"The {what} failed:", red=True, bold=True)
         for problem in self.problems:
             terminalreporter.line(problem, red=True)
-
-
-def _repeats(test: str, benchmark: Benchmark) -> Repeats:
-    if benchmark.repeats is None:
-        raise InputError(f"{test}: asked for vram_benchmark and measured nothing.")
-    return benchmark.repeats
 
 
 def _ungrouped(test: str) -> set[str]:

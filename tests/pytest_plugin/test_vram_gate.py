@@ -231,7 +231,7 @@ def test_what_is_no_figure_is_not_recorded(
 def test_what_failed_is_not_recorded(suite: Suite, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_x="def test_x(told):\n    told('a')\n    assert 0")
     found = suite.run(*UPDATE, status=1)
-    found.stdout.fnmatch_lines(["test_x.py::test_x: failed, so it is not recorded."])
+    found.stdout.fnmatch_lines(["test_x.py::test_x: failed, so its peaks do not count."])
     assert len(suite.recorded()) == 2
 
 
