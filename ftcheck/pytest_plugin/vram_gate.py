@@ -153,14 +153,16 @@ class VramGate:
             match = self.baseline.nearest(
                 test=entry.test, kind=entry.kind, card=entry.card, versions=entry.versions
             )
-            recordable |= match is None
-            yield from problems_of(entry, match, self.baseline, self.limits)
+            problems = problems_of(entry, match, self.baseline, self.limits)
+            recordable |= bool(problems)
+            yield from problems
         for test, outcome in self.not_passed.items():
             if test not in found and _ungrouped(test) & self.baseline.tests:
                 yield f"{test}: {outcome} before anything was measured, and the baseline has it."
         if recordable:
             yield (
-                f"To record what is missing, run pytest --ftcheck-baseline={self._shown} "
+                "To record what is missing, or is meant to be more, run pytest "
+                f"--ftcheck-baseline={self._shown} "
                 "--ftcheck-update-baseline on this card, with everything committed, and commit "
                 f"{self._shown}."
             )
