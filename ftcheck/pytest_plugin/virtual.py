@@ -109,7 +109,7 @@ def run_apart(
 
 def _prepare(config: pytest.Config, imports: set[str]) -> None:
     """Import what forks need, and make what they must share."""
-    with warnings.catch_warnings():
+    with _untimed(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in ("torch", "ftcheck.memory.vgpu.gpu", *sorted(imports)):
             if importlib.util.find_spec(name) is not None:
@@ -117,6 +117,16 @@ def _prepare(config: pytest.Config, imports: set[str]) -> None:
     factory = getattr(config, "_tmp_path_factory", None)
     if factory is not None:  # else every fork makes a numbered folder, which nobody deletes
         factory.getbasetemp()
+
+
+@contextlib.contextmanager
+def _untimed() -> Iterator[None]:
+    """Let a timer of the test stand still while something is done that is not the test's."""
+    left = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *left)
 
 
 def _fork(item: pytest.Item, begin: Callable[[], None], file: IO[bytes]) -> int:
@@ -260,7 +270,7 @@ class _Phases:
     def run(self) -> Iterator[pytest.TestReport]:
         item, hook = self.item, self.item.ihook
         item.config.pluginmanager.register(self, "ftcheck-phases")
-        setup = self._phase("setup", self._set_up)
+        setup = self._phase("setup", lambda: hook.pytest_runtest_setup(item=item))
         yield setup
         if setup.passed and not item.config.getoption("setuponly", False):
             yield self._phase("call", lambda: hook.pytest_runtest_call(item=item))
@@ -271,12 +281,14 @@ class _Phases:
         if fixturedef.scope != "function":
             self.made.append((fixturedef, request))
 
-    def _set_up(self) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """Make the virtual GPU, before anything looks for it."""
         import torch
 
         torch.set_num_threads(1)  # threads of OpenMP did not come along
-        self.begin()
-        self.item.ihook.pytest_runtest_setup(item=self.item)
+        with _untimed():
+            self.begin()
 
     def _tear_down(self) -> None:
         """All that was made here, and nothing else: the next test is the parent's."""
