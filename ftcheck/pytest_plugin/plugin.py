@@ -5,10 +5,12 @@ Nothing heavy is imported here, no card is asked for, no fixture is automatic.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Generator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,8 +27,14 @@ from ftcheck.pytest_plugin.fixtures import (
     ft_tokenizer,
     ft_trainer,
 )
+from ftcheck.pytest_plugin.requirements import SUITES_OWN, WrongMarker, is_gpu_test, validate
 from ftcheck.pytest_plugin.settings import OPTIONS, Settings
 from ftcheck.pytest_plugin.state import SETTINGS, is_worker, told
+
+if TYPE_CHECKING:
+    from ftcheck.pytest_plugin.devices import Gpu
+    from ftcheck.pytest_plugin.meter import Vram
+    from ftcheck.pytest_plugin.vram_benchmark import VramBenchmark
 
 __all__ = [
     "ft_adapter",
@@ -40,12 +48,26 @@ __all__ = [
     "ft_reloaded_model",
     "ft_tokenizer",
     "ft_trainer",
+    "ftcheck_gpu",
+    "gpu",
+    "vram",
+    "vram_benchmark",
 ]
 """Fixtures; pytest finds them here."""
 
 _MARKERS = (
+    "ftcheck_gpu(min_vram, min_capability, count): as gpu, for suites where that has a meaning of "
+    "its own",
+    'vram_budget(limit, of="reserved"): the call of the test may take this much VRAM, such as '
+    '"8 GiB"; of: "reserved", "allocated" or "card"',
     "recipe(*recipes): the ft_ fixtures of the test are those of these recipes (files or built-in "
     "names); it runs once for each",
+)
+
+
+_GPU = (
+    'gpu(min_vram="8GiB", min_capability=(8, 0), count=1): the test needs a card; where there is '
+    "none it runs on the virtual GPU (--ftcheck-device)"
 )
 
 
@@ -79,13 +101,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for marker in _MARKERS:
+    taken = any(re.match(r"gpu\b", line) for line in config.getini("markers"))
+    config.stash[SUITES_OWN] = taken
+    for marker in _MARKERS if taken else (_GPU, *_MARKERS):
         config.addinivalue_line("markers", marker)
-    config.stash[SETTINGS] = Settings.of(config)
+    settings = config.stash[SETTINGS] = Settings.of(config)
+    if settings["card"] or settings["vram"]:
+        from ftcheck.pytest_plugin.devices import stood_in_for
+
+        stood_in_for(settings)
+    if is_worker(config):
+        from ftcheck.pytest_plugin.sharing import take_turn
+
+        take_turn(os.environ)
     if not is_worker(config):
         from ftcheck.pytest_plugin.summary import Controller
+        from ftcheck.pytest_plugin.vram_gate import VramGate
 
         config.pluginmanager.register(Controller(config), "ftcheck-controller")
+        config.pluginmanager.register(VramGate(config), "ftcheck-vram-gate")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -146,14 +180,71 @@ def _is_script(file: Path, parent: pytest.Collector) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Refuse markers of ours that say what they cannot say."""
+    made = yield
+    for item in made if isinstance(made, list) else ():
+        if isinstance(item, pytest.Item):
+            try:
+                validate(item)
+            except WrongMarker as error:
+                raise collector.CollectError(f"{item.nodeid}: {error}") from error
+    return made
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Look for a card only where a test that was selected needs one."""
+    config = session.config
+    if not config.getoption("collectonly") and any(map(is_gpu_test, session.items)):
+        from ftcheck.pytest_plugin.gpu_tests import register
+
+        register(config)
+
+
+@pytest.fixture(scope="session")
+def ftcheck_gpu(pytestconfig: pytest.Config) -> Gpu:
+    """The card of GPU tests, real or virtual: its name, figures, `device` and memory counters."""
+    from ftcheck.pytest_plugin.gpu_tests import handle_of
+
+    return handle_of(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def gpu(ftcheck_gpu: Gpu) -> Gpu:
+    """The same, where a suite has no fixture of its own by this name."""
+    return ftcheck_gpu
+
+
+@pytest.fixture
+def vram(ftcheck_gpu: Gpu, request: pytest.FixtureRequest) -> Vram:
+    """Measures VRAM: `with vram.measure() as m: …`, `with vram.limit("8 GiB"): …`."""
+    from ftcheck.pytest_plugin.meter import Vram
+
+    return Vram(ftcheck_gpu, request.node)
+
+
+@pytest.fixture
+def vram_benchmark(vram: Vram, request: pytest.FixtureRequest) -> VramBenchmark:
+    """Peak VRAM and time of a function, for the table, the gate and the baseline:
+    `vram_benchmark(step, batch)`."""
+    from ftcheck.pytest_plugin.vram_benchmark import VramBenchmark
+
+    return VramBenchmark(vram, request)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let what was skipped stand at its line of the recipe, not at one of this package."""
+    """Let what was skipped stand at the line of the test, not at one of this package."""
     report = yield
-    if report.skipped and isinstance(report.longrepr, tuple) and hasattr(item, "ftcheck_place"):
-        path, line = item.ftcheck_place
-        report.longrepr = (str(path), line, report.longrepr[2].removeprefix("Skipped: "))
+    if report.skipped and isinstance(report.longrepr, tuple):
+        if hasattr(item, "ftcheck_place"):
+            path, line = item.ftcheck_place
+            report.longrepr = (str(path), line, report.longrepr[2].removeprefix("Skipped: "))
+        elif Path(report.longrepr[0]).parent == Path(__file__).parent:
+            path, line, _ = item.reportinfo()
+            report.longrepr = (str(path), (line or 0) + 1, report.longrepr[2])
     return report
 
 

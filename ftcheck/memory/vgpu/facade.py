@@ -43,11 +43,13 @@ def as_cuda(processors: Callable[[], int]) -> None:
     for name in _ASKED:
         setattr(torch.cuda, name, getattr(module, name))
     major, minor = module.capability
+    total = getattr(module, "total_memory", 0)
     torch.cuda.get_device_properties = lambda device=None: SimpleNamespace(  # type: ignore[assignment, return-value] # no card, no real properties
         name=module.get_device_name(),
         major=major,
         minor=minor,
         multi_processor_count=processors(),
+        **({"total_memory": total} if total else {}),
     )
     for name in ("_exchange_device", "_maybe_exchange_device"):  # of `with torch.cuda.device(...)`
         setattr(torch.cuda, name, lambda _: 0)

@@ -9,6 +9,7 @@ from torch import nn
 from ftcheck.memory.trace import Trace
 from ftcheck.memory.vgpu import (
     autocast,
+    counters,
     device,
     facade,
     libraries,
@@ -76,6 +77,13 @@ class VirtualGpu:
         """Note an assumption for the result; the same text is kept once."""
         if text not in self.assumptions:
             self.assumptions.append(text)
+
+    def limit(self, memory: counters.CardMemory) -> None:
+        """Give it the memory of a card: counters count from now on, and it can be full.
+
+        Call it before `as_cuda`. Without it, memory has no end, and only the trace knows of it.
+        """
+        counters.install(memory, self.recorder)
 
     def as_cuda(self) -> None:
         """Let `cuda` mean this device, for the rest of the process."""

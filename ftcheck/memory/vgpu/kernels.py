@@ -242,8 +242,9 @@ class Kernels:
                 newest.category = WEIGHTS if isinstance(source, torch.nn.Parameter) else INPUTS
         if target.device.type == DEVICE_TYPE:
             if self.values.may_have(target):
-                known = None if source.device.type == "meta" else self.values.of(source)
-                self.values.write(target, known)
+                values = self.values
+                known = None if source.device.type == "meta" else values.of(source)
+                values.write(target, known, guessed=not from_host and values.is_guessed(source))
                 if known is None:
                     self.values.guess(target, "aten::copy_")
         else:
@@ -252,7 +253,7 @@ class Kernels:
 
     def _to_host(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Contents for a copy to the host: the known ones, or 1; large ones stay untouched."""
-        known = self.values.of(source) if self.values.may_have(source) else None
+        known = self.values.to_host(source)
         if known is not None:
             target.copy_(known)
         elif target.numel() <= 2**22:
@@ -264,6 +265,8 @@ class Kernels:
     def _equal(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
         check_devices(args)
         known = self.values.compute(_ATEN.equal.default, args, kwargs)
+        if known is None or self.values.rests_on_guess:
+            self.values.asked("whether two tensors are equal")
         return True if known is None else bool(known)
 
     def _relocate(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -348,12 +351,13 @@ class Kernels:
     def _by_value(self, op: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """An operation whose result has a size that depends on contents."""
         known = self.values.compute(op, args, kwargs)
+        guessed = self.values.rests_on_guess
         if known is None:
             raise Unmeasured(name, "the size of its result depends on values of the card")
 
         def move(value: torch.Tensor) -> torch.Tensor:
             tensor = self.new(value.shape, value.stride(), value.dtype, name)
-            self.values.write(tensor, value)
+            self.values.write(tensor, value, guessed=guessed)
             return tensor
 
         return move(known) if isinstance(known, torch.Tensor) else type(known)(map(move, known))
@@ -379,6 +383,9 @@ class Kernels:
             values.write(item, torch.zeros((), dtype=item.dtype).expand(item.shape))
         inputs_known = only_out(op) or not overwrites
         if inputs_known and values.compute(op, args, kwargs) is not None:
+            if values.rests_on_guess:
+                for item in flat:
+                    values.write(item, values.of(item), guessed=True)
             return
         for item in flat:
             values.write(item, None)
@@ -389,9 +396,10 @@ class Kernels:
         outputs: list[Any], many: str,
     ) -> None:  # fmt: skip
         known = self.values.compute(op, args, kwargs)
+        guessed = self.values.rests_on_guess
         results = [None] * len(outputs) if known is None else known if many else [known]
         for output, result in zip(outputs, results, strict=True):
             if isinstance(output, torch.Tensor) and self.values.may_have(output):
-                self.values.write(output, result)
+                self.values.write(output, result, guessed=guessed)
                 if result is None:
                     self.values.guess(output, name)

@@ -6,7 +6,7 @@ optimizer) is often known only after it was allocated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -64,6 +64,10 @@ class Recorder:
         self.heap.freed = self._freed
         values.size_of = self._size_of
         places.before_backward.append(self._keep_activations)
+        self.took: Callable[[int, int], None] = lambda block, size_bytes: None
+        """Called with number and bytes of a new storage; it may raise, then there is none."""
+        self.gave: Callable[[int], None] = lambda block: None
+        """Called with the number of a storage that is gone."""
         self.phase = ""
         self.newest: Record | None = None
         """Of the last call of `allocate`."""
@@ -98,6 +102,7 @@ class Recorder:
         self._peak_bytes = max(self._peak_bytes, self._alive_bytes)
         self._most_bytes = max(self._most_bytes, self._alive_bytes)
         self._events.append((record, None))
+        self.took(record.number, size_bytes)
         return tensor
 
     def of(self, tensor: torch.Tensor) -> Record | None:
@@ -162,6 +167,7 @@ class Recorder:
         if record.category == ACTIVATIONS and record.backwards == self.places.backwards:
             record.category = OTHER  # gone before a backward pass could have used it
         self._events.append((record, self._free_tags()))
+        self.gave(record.number)
 
     def _keep_activations(self) -> None:
         """What a forward pass left behind is saved for the backward, without gradients too.

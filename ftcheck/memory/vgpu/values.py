@@ -34,6 +34,10 @@ class Values:
         self._known: dict[int, torch.UntypedStorage] = {}
         self._guessed: set[int] = set()
         self._assume = assume
+        self.asked: Callable[[str], None] = lambda what: None
+        """Called before something that is not known is given to the host; it may refuse."""
+        self.rests_on_guess = False
+        """Whether a nominal value went into the last call of `compute`."""
         self.size_of: Callable[[int], int] = lambda address: 0
         """Bytes of the storage at an address; the recorder knows."""
 
@@ -67,20 +71,33 @@ class Values:
         """Whether the contents are nominal, not computed."""
         return base_address(tensor) in self._guessed
 
-    def write(self, tensor: torch.Tensor, contents: torch.Tensor | None) -> None:
-        """Set what a tensor of the device holds; `None`: not known any more."""
+    def write(
+        self, tensor: torch.Tensor, contents: torch.Tensor | None, *, guessed: bool = False
+    ) -> None:
+        """Set what a tensor of the device holds; `None`: not known any more.
+
+        Args:
+            tensor: All of a storage, or a part of one whose contents are known.
+            contents: On the CPU, broadcast to its shape.
+            guessed: Whether they rest on something nominal.
+        """
         key = base_address(tensor)
         if contents is None or not self.may_have(tensor):
             self.forget(key)
             return
+        size_bytes = self.size_of(key)
+        whole = tensor.numel() * tensor.dtype.itemsize == size_bytes
         if key not in self._known:
-            size_bytes = self.size_of(key)
-            if tensor.numel() * tensor.dtype.itemsize != size_bytes:
+            if not whole:
                 return  # a part of something unknown
             self._known[key] = torch.UntypedStorage(size_bytes)
         view = self.of(tensor)
         if view is not None:
             view.copy_(contents)
+        if guessed:
+            self._guessed.add(key)
+        elif whole:
+            self._guessed.discard(key)
 
     def compute(self, op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run an operation on known contents; `None` where one of them is not known.
@@ -88,6 +105,7 @@ class Values:
         In-place operations change the known contents themselves. Random operations and those that
         the CPU refuses are not known either.
         """
+        self.rests_on_guess = False
         if torch.Tag.nondeterministic_seeded in op.tags:
             return None
         try:
@@ -108,17 +126,25 @@ class Values:
             self._assume("losses, norms and scales that the card would compute are taken as 1")
         else:
             return
-        self.write(tensor, torch.full(tensor.shape, nominal, dtype=tensor.dtype))
-        self._guessed.add(base_address(tensor))
+        self.write(tensor, torch.full(tensor.shape, nominal, dtype=tensor.dtype), guessed=True)
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The contents for a copy to the host; `None` where they are not known."""
+        known = self.of(tensor) if self.may_have(tensor) else None
+        if known is None or self.is_guessed(tensor):
+            self.asked(f"the values of a {_kind(tensor)} tensor of shape {list(tensor.shape)}")
+        return known
 
     def read(self, tensor: torch.Tensor, where: str) -> Any:
         """The number in a tensor of one element, as `.item()` gives it."""
         known = self.of(tensor)
+        if known is None or self.is_guessed(tensor):
+            self.asked(f"the value of a {_kind(tensor)}")
         if known is not None:
             return known.item()
         nominal = torch.ones((), dtype=tensor.dtype).item()
         self._assume(
-            f"a {str(tensor.dtype).removeprefix('torch.')} that the card would compute was read"
+            f"a {_kind(tensor)} that the card would compute was read"
             f"{f' in {where}' if where else ''}: taken as {nominal}"
         )
         return nominal
@@ -130,6 +156,7 @@ class Values:
             known = self.of(value)
             if known is None:
                 raise LookupError
+            self.rests_on_guess = self.rests_on_guess or self.is_guessed(value)
             return known
         if isinstance(value, (list, tuple)):
             return type(value)(self._swap(item) for item in value)
@@ -138,3 +165,7 @@ class Values:
         if isinstance(value, torch.Generator):
             raise LookupError
         return value
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
