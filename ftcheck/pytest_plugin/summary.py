@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from ftcheck.pytest_plugin.state import RESULTS, Results
+from ftcheck.pytest_plugin.state import RESULTS, SETTINGS, Results
 
 __all__ = ["Controller"]
 
@@ -19,11 +21,34 @@ class Controller:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.results = config.stash[RESULTS] = Results()
+        self.report_file: Path | None = None
+        self.refused = ""
+        if config.stash[SETTINGS]["report"]:
+            from ftcheck.pytest_plugin import report_file
+
+            name = config.stash[SETTINGS]["report"]
+            self.report_file = report_file.check_name(name, config.invocation_params.dir)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.results.take(report)
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.report_file is None or session.config.option.collectonly:
+            return
+        from ftcheck.errors import DiskError
+        from ftcheck.pytest_plugin import report_file
+
+        try:
+            report_file.write(self.report_file, self.results.told)
+        except DiskError as error:
+            self.refused = str(error)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.refused:
+            terminalreporter.line(f"ftcheck: error: {self.refused}", red=True)
+        elif self.report_file is not None:
+            terminalreporter.line(f"ftcheck: wrote {self.report_file}")
         unmeasured = terminalreporter.stats.get("unmeasured", [])
         if not unmeasured:
             return
