@@ -40,6 +40,12 @@ class PropertyFailed(AssertionError):
         self.sentence = sentence
         self.evidence = tuple(evidence)
 
+    @classmethod
+    def within(cls, error: BaseException) -> PropertyFailed | None:
+        """What an error is or holds: Hypothesis wraps what fails one time and not the next."""
+        inner = (error, *getattr(error, "exceptions", ()))
+        return next((one for one in inner if isinstance(one, cls)), None)
+
 
 class Row(NamedTuple):
     """One row of a batch, pads included."""

@@ -116,7 +116,7 @@ class PropertyItem(SubjectItem):
         super().setup()
 
     def runtest(self) -> None:
-        """Make the tokenizer, try the property on the plainest text, and let Hypothesis go on."""
+        """Try the property on the plainest text, and let Hypothesis go on."""
         request = self.funcargs["request"]
         assert isinstance(request, pytest.FixtureRequest)
         recipe = request.getfixturevalue("ft_recipe")
@@ -125,10 +125,18 @@ class PropertyItem(SubjectItem):
         try:
             self.subject = self._subject(request, recipe)
             self.try_on(_PLAIN[self.wanted.texts])
+            super().runtest()
         except Unavailable as error:
             unmeasured(self, f"unmeasured: {error.message}")
-        super().runtest()
-        tell(self, {"property": self.wanted.name, "status": "passed"})
+        except Exception as error:
+            if failed := PropertyFailed.within(error):
+                self.tell("failed", str(failed))
+            raise
+        self.tell("passed")
+
+    def tell(self, status: str, reason: str = "") -> None:
+        """Send what became of it to the controller."""
+        tell(self, {"property": self.wanted.name, "status": status, "reason": self.words(reason)})
 
     def _subject(self, request: pytest.FixtureRequest, recipe: Recipe) -> Subject:
         if self.wanted.texts == "none":
@@ -147,11 +155,10 @@ class PropertyItem(SubjectItem):
         self, excinfo: pytest.ExceptionInfo[BaseException]
     ) -> Any:
         """The words of what does not hold, for the smallest texts that show it."""
-        for error in (excinfo.value, *getattr(excinfo.value, "exceptions", ())):
-            if isinstance(error, PropertyFailed):
-                flaky = "" if error is excinfo.value else "\n  With the same texts, it held again."
-                tell(self, {"property": self.wanted.name, "status": "failed", "reason": str(error)})
-                return self.words(f"{error}{flaky}")
+        failed = PropertyFailed.within(excinfo.value)
+        if failed is not None:
+            flaky = "" if failed is excinfo.value else "\n  With the same texts, it held again."
+            return self.words(f"{failed}{flaky}")
         return super().repr_failure(excinfo)
 
 

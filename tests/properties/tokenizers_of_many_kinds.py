@@ -16,7 +16,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["KINDS"]
+__all__ = ["KINDS", "byte_level", "with_dropout", "with_gap"]
 
 _LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *"THDEW", *"0123456789", *".,()':"]
 
@@ -86,12 +86,30 @@ def wordpiece() -> Any:
     )
 
 
-def byte_level(*, normalizer: Any = None, prefix_space: bool = False, **tokens: Any) -> Any:
-    """Byte-level BPE with every byte, as GPT-2's, RoBERTa's and Qwen's."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+def byte_level(
+    *,
+    normalizer: Any = None,
+    prefix_space: bool = False,
+    missing: str = "",
+    dropout: float | None = None,
+    gap: int = 0,
+    **tokens: Any,
+) -> Any:
+    """Byte-level BPE with every byte, as GPT-2's, RoBERTa's and Qwen's.
+
+    Args:
+        normalizer: What changes a text first.
+        prefix_space: Whether a space is put before.
+        missing: Signs of bytes that the vocabulary lacks.
+        dropout: Share of merges that are left out at random.
+        gap: Ids that are left out before the last token.
+        tokens: Special tokens.
+    """
+    alphabet = [sign for sign in sorted(pre_tokenizers.ByteLevel.alphabet()) if sign not in missing]
     vocab = {letter: number for number, letter in enumerate([*alphabet, "Ġt", "he", "Ġthe"])}
     merges = [("Ġ", "t"), ("h", "e"), ("Ġt", "he")]
-    backend = Tokenizer(models.BPE(vocab, merges))
+    vocab["Ġthe"] += gap
+    backend = Tokenizer(models.BPE(vocab, merges, dropout=dropout))
     backend.normalizer = normalizer
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     backend.decoder = decoders.ByteLevel()
@@ -107,6 +125,16 @@ def roberta() -> Any:
     """Byte-level with a space put before, and a mask token that swallows the space before it."""
     mask = AddedToken("[CLS]", lstrip=True, rstrip=True, special=True)
     return byte_level(prefix_space=True, mask_token=mask)
+
+
+def with_dropout() -> Any:
+    """A tokenizer that was saved in the state that it was trained with."""
+    return byte_level(dropout=0.5)
+
+
+def with_gap() -> Any:
+    """A tokenizer whose last id is past its length, as after tokens were taken out."""
+    return byte_level(gap=5000)
 
 
 KINDS: dict[str, Callable[[], Any]] = {
