@@ -124,7 +124,7 @@ def words(
 def shown_text(text: str) -> str:
     """Python that makes a text; a long repetition as a product."""
     period = (text + text).find(text, 1)
-    if len(text) > 40 and len(text) >= 3 * period:
+    if len(repr(text)) > 40 and len(text) >= 3 * period:
         return f"{text[:period]!r} * {len(text) // period}"
     return repr(text)
 
