@@ -11,6 +11,7 @@ from typing import Any
 from ftcheck.audit.recipe import recipe_subject
 from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import CheckReport, Level
+from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.looking import Say, look_at, refused
 from ftcheck.checks.registry import selected, within
 from ftcheck.checks.runner import judge
@@ -64,6 +65,11 @@ def check_recipe(
             raise
         except InputError as error:
             seen = refused(recipe.name, "recipe", _refusal(error), recipe=recipe)
+        except Exception as error:
+            if not recipe.model.trust_remote_code:
+                raise  # no code but ours and the libraries' ran
+            failure = failure_of(error, "building the recipe")
+            seen = refused(recipe.name, "recipe", failure, recipe=recipe)
         else:
             assumptions = subject.assumptions
             asked = {one.level for one in checks}.intersection(levels)

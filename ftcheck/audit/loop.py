@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 __all__ = ["Loop"]
 
 _MOST_BATCHES: Final = 16
+
+
+def _parameters(model: Any) -> Iterator[str]:
+    """Names under which a model takes what is given by its place."""
+    return iter(inspect.signature(model.forward).parameters)
 
 
 class Loop:
@@ -38,8 +44,10 @@ class Loop:
         inner, loop = torch.nn.Module.__call__, self
 
         def call(module: Any, *arguments: Any, **named: Any) -> Any:
-            if not loop.off and "input_ids" in named and loop._is_model(module):
-                loop._saw(module, named)
+            if not loop.off and (arguments or "input_ids" in named) and loop._is_model(module):
+                given = {**dict(zip(_parameters(module), arguments, strict=False)), **named}
+                if "input_ids" in given:
+                    loop._saw(module, given)
             return inner(module, *arguments, **named)
 
         torch.nn.Module.__call__ = call  # type: ignore[method-assign] # what is watched
@@ -48,7 +56,7 @@ class Loop:
     def _is_model(module: Any) -> bool:
         return hasattr(module, "peft_config") or hasattr(module, "generation_config")
 
-    def _saw(self, model: Any, named: dict[str, Any]) -> None:
+    def _saw(self, model: Any, given: dict[str, Any]) -> None:
         import torch
 
         if not model.training or not torch.is_grad_enabled():
@@ -66,7 +74,7 @@ class Loop:
             self._batches.append(
                 {
                     name: value.detach().clone()
-                    for name, value in named.items()
+                    for name, value in given.items()
                     if isinstance(value, torch.Tensor)
                 }
             )

@@ -50,6 +50,7 @@ def recipe_subject(recipe: Recipe, folder: Path, *, real_model: bool = False) ->
     small, modules, real_weights = _small(recipe, folder / "base", assumptions, real=real_model)
     if small is not recipe:
         tokenizer.save_pretrained(folder / "base")
+    config, _ = configuration(small, lambda _: None)
     base = load_base(small, tokenizer)
     if not modules:
         check_prompts(base, tokenizer, recipe)
@@ -68,6 +69,7 @@ def recipe_subject(recipe: Recipe, folder: Path, *, real_model: bool = False) ->
         assumptions=assumptions,
         full_modules=modules,
         row_scale=scale,
+        stored_rows=config.get_text_config().vocab_size,
     )
 
 

@@ -82,6 +82,7 @@ class _Audit:
         )
         self.seen: Seen | None = None
         self.loop: Any = None
+        self.trainers = 0
 
     def install(self) -> None:
         import transformers
@@ -103,6 +104,7 @@ class _Audit:
             place = audit.recorder.place()
             if place:
                 audit.recorder.places["trainer"] = place
+                audit.trainers += 1
 
         given = transformers.TrainingArguments.__init__
 
@@ -128,11 +130,19 @@ class _Audit:
         if self.recorder.in_training:
             return inner(trainer, *arguments, **named)
         self.loop.off = True
-        if self.seen is None:
+        if self.seen is not None:
+            self._assume(f"the first train() was looked at, not that at {self.recorder.place()}")
+        else:
+            if self.trainers > 1:
+                self._assume(f"of {self.trainers} trainers the one that trains first was looked at")
             self.seen = self._look(trainer)
             if not self.job.through:
                 raise _Stop
         return self._in_small(trainer, inner)
+
+    def _assume(self, sentence: str) -> None:
+        if f"training: {sentence}" not in self.assumptions:
+            self.assumptions.append(f"training: {sentence}")
 
     def _look(self, trainer: Any) -> Seen:
         from ftcheck.audit.trainer import trainer_subject

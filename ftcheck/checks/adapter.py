@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from ftcheck.checks.explained import sentence_of
-from ftcheck.checks.facts import Adapter, Setup
+from ftcheck.checks.facts import Adapter, Failure, Setup
 from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, check
+from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
 from ftcheck.environment import installed_version
 
@@ -37,6 +37,8 @@ def nothing(self: Check, seen: Seen) -> Iterator[Finding]:
     for failure in (seen.refused, seen.record.failure if seen.record else None):
         if failure is None:
             continue
+        if _unmatched_part(seen, failure):
+            continue  # FT302
         named = "lora.target_modules" in failure.text or "Target modules" in failure.text
         if named and ("no module of" in failure.text or "not found" in failure.text):
             yield self.finding(
@@ -48,6 +50,15 @@ def nothing(self: Check, seen: Seen) -> Iterator[Finding]:
             )
 
 
+def _unmatched_part(seen: Seen, failure: Failure) -> bool:
+    """Whether a recipe was refused since some of its targets match nothing, and not all of them."""
+    if seen.recipe is None or seen.recipe.lora is None or "no module of" not in failure.text:
+        return False
+    targets = seen.recipe.lora.get("target_modules")
+    sentence = sentence_of(failure)[0]
+    return isinstance(targets, list) and any(repr(one) not in sentence for one in targets)
+
+
 @check("FT302", "targets-match-in-part", Level.STATIC, Severity.ERROR)
 def in_part(self: Check, seen: Seen) -> Iterator[Finding]:
     """Some targets match modules, and others match nothing; peft says nothing about them.
@@ -56,6 +67,14 @@ def in_part(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: names that the model has.
     """
+    if seen.refused is not None and _unmatched_part(seen, seen.refused):
+        yield self.finding(
+            sentence_of(seen.refused)[0],
+            evidence=seen.refused.text.splitlines()[1:],
+            key="lora.target_modules",
+            fix="Correct the name, or leave it out.",
+        )
+        return
     setup = seen.need("setup")
     for adapter in _lora(seen):
         targets = adapter.config.get("target_modules")
@@ -154,28 +173,40 @@ def frozen(self: Check, seen: Seen) -> Iterator[Finding]:
     """No parameter is trained, or none of the adapter that the model uses.
 
     It comes from `PeftModel.from_pretrained` without `is_trainable=True`, from freezing after
-    wrapping, and from wrapping before `prepare_model_for_kbit_training`.
+    wrapping, from wrapping before `prepare_model_for_kbit_training`, and from another adapter that
+    is trained in its place.
 
     Bad: `model = PeftModel.from_pretrained(base, folder)`, and then training.
 
     Good: `PeftModel.from_pretrained(base, folder, is_trainable=True)`
     """
     setup = seen.need("setup")
-    own = [one for one in setup.parameters if one.adapter]
+    unused = {adapter.name for adapter in setup.adapters if not adapter.active}
+    own = [
+        one for one in setup.parameters if one.adapter and unused.isdisjoint(one.name.split("."))
+    ]
     if setup.trainable and (not own or any(one.trainable for one in own)):
         return
     loaded = any(adapter.config.get("inference_mode") for adapter in setup.adapters)
     count = len(setup.parameters)
     if setup.trainable:
-        sentence = f"the adapter's {len(own)} tensors are frozen, and the base is trained"
+        other = "another adapter" if any(one.adapter for one in setup.trainable) else "the base"
+        sentence = f"the adapter's {len(own)} tensors are frozen, and {other} is trained"
     else:
         sentence = f"none of the {count} parameters is trained"
     fix = "Freeze the base before the adapter is put on it."
-    if loaded:
+    if loaded and seen.recipe is not None:
+        fix = "Leave inference_mode out, which freezes the adapter."
+    elif loaded:
         fix = "Load the adapter with is_trainable=True."
     elif setup.quantized:
         fix = "Call prepare_model_for_kbit_training before get_peft_model: it freezes everything."
-    yield self.finding(sentence, key="lora", fix=fix)
+    yield self.finding(sentence, key="lora.inference_mode" if loaded else "lora", fix=fix)
+
+
+_BIASES: Final = {"all": "bias"}
+"""How names of the biases that `bias=` trains end; but for `all` it is those of adapted layers
+(peft, `mark_only_adapters_as_trainable`)."""
 
 
 @check("FT307", "base-trained-beside-adapter", Level.STATIC, Severity.WARNING)
@@ -183,8 +214,8 @@ def base_trained(self: Check, seen: Seen) -> Iterator[Finding]:
     """Parameters of the base are trained, and are not saved with the adapter.
 
     What they learned is lost with the run: loading the adapter on the published base computes
-    something else. `modules_to_save`, trained tokens and biases that `bias=` asks for are the
-    adapter's own.
+    something else. `modules_to_save`, trained tokens and the biases that `bias=` asks for (all of
+    them, or those of adapted layers) are the adapter's own.
 
     Bad: unfreezing the base after `get_peft_model`.
 
@@ -195,13 +226,9 @@ def base_trained(self: Check, seen: Seen) -> Iterator[Finding]:
     if all(not one.trainable for one in setup.parameters if one.adapter):
         raise NotApplicable("the adapter is frozen itself")
     kinds = {str(adapter.config.get("bias") or "none") for adapter in adapters}
-    loose = [
-        one
-        for one in setup.trainable
-        if not one.adapter and not (one.name.endswith("bias") and kinds - {"none"})
-    ]
-    resized = any(adapter.config.get("trainable_token_indices") for adapter in adapters)
-    if loose and not resized:
+    asked = tuple(_BIASES.get(kind, ".base_layer.bias") for kind in kinds - {"none"})
+    loose = [one for one in setup.trainable if not one.adapter and not one.name.endswith(asked)]
+    if loose:
         yield self.finding(
             f"{len(loose)} parameters of the base are trained, and not saved with the adapter",
             evidence=[one.name for one in loose[:3]],
@@ -294,7 +321,7 @@ def saved_tied(self: Check, seen: Seen) -> Iterator[Finding]:
 def inactive(self: Check, seen: Seen) -> Iterator[Finding]:
     """The model has an adapter and does not use it.
 
-    It was disabled, merged, or another name is active.
+    It was disabled or merged. Where one adapter is active and another is trained, FT306 says so.
 
     Bad: `model.disable_adapter_layers()` and training.
 
@@ -322,13 +349,22 @@ def rank(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: 8 to 64.
     """
     setup = seen.need("setup")
-    width = setup.config.get("hidden_size") or setup.config.get("n_embd")
-    for adapter in _lora(seen):
-        r = adapter.config.get("r")
-        if isinstance(r, int) and isinstance(width, int) and seen.real_weights and r >= width:
-            yield self.finding(
-                f"r is {r}, and the model is {width} wide", key="lora.r", fix="Set r to 8 … 64."
-            )
+    _lora(seen)
+    if not seen.real_weights:
+        raise NotMeasured("matrices as large as those of the run are not on this machine")
+    sizes = {one.name: one.shape for one in setup.parameters}
+    full: dict[tuple[int, int], list[str]] = {}
+    for name, shape in sizes.items():
+        other = sizes.get(name.replace("lora_A", "lora_B")) if "lora_A" in name else None
+        if other and shape[0] >= min(shape[1], other[0]):
+            full.setdefault((shape[0], min(shape[1], other[0])), []).append(name)
+    for (r, side), names in full.items():
+        yield self.finding(
+            f"r is {r}, and the smaller side of {len(names)} matrices is {side}",
+            evidence=[name.partition(".lora_A")[0] for name in names[:3]],
+            key="lora.r",
+            fix="Set r to 8 … 64, and below that side.",
+        )
 
 
 @check("FT314", "adapter-drawn-unseeded", Level.STATIC, Severity.NOTE)

@@ -141,7 +141,7 @@ def overlap(self: Check, seen: Seen) -> Iterator[Finding]:
             f"{_share(count, len(held_out))} evaluation rows are in the training set "
             f"({len(same)} exactly, {len(near)} nearly)",
             evidence=seen.show("", shown),
-            key="data.eval_path",
+            key=seen.held_out_key,
             fix="Split before anything else, and leave out rows that are on both sides.",
             severity=None if count >= 0.05 * len(held_out) else Severity.NOTE,
         )

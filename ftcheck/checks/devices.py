@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import Finding, Level, Severity
@@ -10,6 +12,12 @@ from ftcheck.checks.registry import Check, NotApplicable, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
+
+_REFUSED: Final = re.compile(
+    r"is not supported for .*(bitsandbytes|quantized) model|cannot cast a .* model in a new `dtype`"
+)
+"""What `to`, `cuda`, `half` and `float` of a quantized `PreTrainedModel` say (transformers 4 and 5,
+`modeling_utils.py`)."""
 
 
 @check("FT601", "devices-differ", Level.MEMORY, Severity.ERROR)
@@ -93,7 +101,7 @@ def moved(self: Check, seen: Seen) -> Iterator[Finding]:
     failure = seen.record.failure if seen.record is not None else seen.refused
     if failure is None:
         raise NotApplicable("nothing failed")
-    if "is not supported for" in failure.text and "bit" in failure.text:
+    if _REFUSED.search(failure.text):
         yield self.finding(
             failure.text.splitlines()[0],
             place=failure.place,

@@ -7,7 +7,14 @@ from typing import Final
 
 from ftcheck.checks.facts import Failure
 
-__all__ = ["EXPLAINED", "explained", "said_elsewhere", "sentence_of"]
+__all__ = [
+    "EXPLAINED",
+    "NO_PAD_TOKEN",
+    "explained",
+    "next_step_of",
+    "said_elsewhere",
+    "sentence_of",
+]
 
 EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("did not return a loss", "Give the rows labels, or use a collator that makes them."),
@@ -21,6 +28,7 @@ EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
      "A token id is beyond the embedding, or a row longer than the context."),
     ("device-side assert", "A token id or a label is out of range; run on the CPU to see which."),
     ("Asking to pad but the tokenizer", "Set tokenizer.pad_token = tokenizer.eos_token."),
+    ("does not have a pad token", "Set tokenizer.pad_token = tokenizer.eos_token."),
     ("excessive nesting", "Use DataCollatorForSeq2Seq, which pads labels, too."),
     ("No columns in the dataset match", "Tokenize the rows, or set remove_unused_columns=False."),
     ("num_samples=0", "The training set is empty."),
@@ -64,11 +72,15 @@ def explained(failure: Failure) -> str:
     return ""
 
 
+NO_PAD_TOKEN: Final = ("does not have a padding token", "does not have a pad token")
+"""Parts of what tokenizers say, and what collators say of rows that are lists (transformers,
+`tokenization_utils_base.py` and `data_collator.py`)."""
+
 _SAID_ELSEWHERE: Final = (
     "Target modules", "lora.target_modules", "generation.prompts", "did not return a loss",
-    "padding token", "same device",
+    *NO_PAD_TOKEN, "no EOS token", "same device", "tokenization.max_length",
 )  # fmt: skip
-"""Parts of messages that have checks of their own: FT301, FT905, FT201, FT213, FT601."""
+"""Parts of messages that have checks of their own: FT301, FT905, FT201, FT213, FT601, FT216."""
 
 
 def said_elsewhere(failure: Failure) -> bool:
@@ -86,3 +98,9 @@ def sentence_of(failure: Failure) -> tuple[str, str]:
     if failure.kind == "InputError" and found is not None:
         return found.group(2), found.group(1)
     return line, ""
+
+
+def next_step_of(failure: Failure) -> str:
+    """What an error of the pipeline says to do: its second line."""
+    lines = failure.text.splitlines()
+    return lines[1] if failure.kind == "InputError" and len(lines) > 1 else ""

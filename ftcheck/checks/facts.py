@@ -105,7 +105,7 @@ class Text:
         eos: Id of EOS.
         bos: Id of BOS.
         pad: Id of the pad token.
-        specials: Ids of all special tokens.
+        specials: Ids of all special tokens, also of those that no role such as EOS names.
         padding_side: `left` or `right`.
         decode: Text of some ids.
     """
@@ -139,6 +139,8 @@ class Setup:
         positions: Longest context; `None` where there is no limit.
         absolute_positions: Whether positions are a table, which nothing can be read beyond.
         embedding_rows: Rows of the input embedding.
+        grown_from: Rows that it had before it was resized for the tokenizer of a recipe; `None`
+            where it was not, or is not known to have been.
         tied: Whether input embedding and output layer are one matrix.
         quantized: `8-bit`, `4-bit`, or empty.
         prepared: Whether `prepare_model_for_kbit_training` has been at the model.
@@ -171,6 +173,7 @@ class Setup:
     positions: int | None
     absolute_positions: bool
     embedding_rows: int
+    grown_from: int | None
     tied: bool
     quantized: str
     prepared: bool
@@ -219,12 +222,16 @@ class Rows:
     """Rows of a tokenized data set, before they are collated.
 
     Attributes:
-        rows: Those that were read.
+        rows: Those that were read, and have tokens.
         cut: Tokens that truncation took, and all tokens; `None` where that is not known.
+        read: How many were read, with tokens or without.
+        total: How many there are; `None` where the data set has no length.
     """
 
     rows: tuple[Row, ...]
     cut: tuple[int, int] | None = None
+    read: int = 0
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +244,7 @@ class Batches:
         label_dtype: Such as `int64`; empty without labels.
         id_dtype: Of `input_ids`.
         batches: How many batches the whole loader has; `None` where it has no length.
+        read: How many were taken from it.
         position_ids: Whether positions start anew within rows.
         four_dimensional_mask: Whether the mask says which token sees which.
         failure: What the data set or the collator raised.
@@ -247,6 +255,7 @@ class Batches:
     label_dtype: str = ""
     id_dtype: str = ""
     batches: int | None = None
+    read: int = 0
     position_ids: bool = False
     four_dimensional_mask: bool = False
     failure: Failure | None = None
@@ -266,6 +275,8 @@ class Learning:
         losses: Mean loss on the same batch after each step at the recipe's highest rate.
         leak: Largest change of a row's logits when another row of the batch is another;
             relative to the largest logit.
+        packed_leak: The same of the last text of a row, when those before it are others; `None`
+            where positions do not begin anew within the row.
         accumulation: Norm of the gradient that the trainer accumulates over that of the mean over
             all label tokens; `None` where not measured.
         failure: What was raised.
@@ -279,6 +290,7 @@ class Learning:
     unshifted_loss: float | None = None
     losses: tuple[float, ...] = ()
     leak: float | None = None
+    packed_leak: float | None = None
     accumulation: float | None = None
     failure: Failure | None = None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from ftcheck.checks.data import real_tokens
+from ftcheck.checks.data import instructs, real_tokens
+from ftcheck.checks.explained import sentence_of
 from ftcheck.checks.facts import IGNORED, Call, Row
 from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, check
+from ftcheck.checks.registry import Check, NotApplicable, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -92,6 +94,12 @@ def no_cache(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `model.config.use_cache = True`
     """
+    if seen.recipe is not None:
+        if seen.recipe.generation.arguments.get("use_cache") is False:
+            yield self.finding(
+                "generate runs without a cache", key="generation.use_cache", fix="Leave it out.",
+            )  # fmt: skip
+        return
     for call in _calls(seen):
         if call.facts.get("cache") is False:
             yield self.finding(
@@ -109,7 +117,7 @@ def no_room(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: a shorter prompt.
     """
     if seen.refused is not None and "generation.prompts" in seen.refused.text:
-        yield self.finding(seen.refused.text.splitlines()[0], key="generation.prompts",
+        yield self.finding(sentence_of(seen.refused)[0], key="generation.prompts",
                            fix="Shorten the prompt, or set max_new_tokens lower.")  # fmt: skip
         return
     if seen.kind != "script":
@@ -124,33 +132,40 @@ def no_room(self: Check, seen: Seen) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _words(row: Row, seen: Seen) -> tuple[int, ...]:
+    """Tokens of a row but for pads and special ones."""
+    specials = seen.text.specials if seen.text is not None else frozenset()
+    return tuple(token for token in real_tokens(row, seen.pad) if token not in specials)
+
+
 @check("FT906", "prompt-unlike-training", Level.ROUNDTRIP, Severity.WARNING)
 def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
     """Prompts are written in another form than the rows that were trained on.
 
-    Looked at where the prompts of rows are masked and begin alike: none of the first three tokens
-    that nine in ten rows share is in the prompt.
+    Looked at where the prompts of rows are masked and nine in ten of them begin with the same three
+    tokens: the prompt has not the first two of them among its own first five. Special tokens, such
+    as BOS, do not count. Of a recipe, where the text of rows has markers of an answer: the prompt
+    does not begin with these three.
 
     Bad: rows "### Question: …", prompts "Q: …".
 
     Good: one function that writes both.
     """
+    if seen.recipe is not None:
+        yield from _other_form(self, seen, seen.recipe.generation.prompts)
+        return
     calls = [call for call in _calls(seen) if call.facts.get("ids")]
     if not calls:
         return
     rows = [row for row in seen.rows("batches") if row.labels and row.labels[1] == IGNORED]
     if len(rows) < 4:
         return
-    starts: dict[tuple[int, ...], int] = {}
-    for row in rows:
-        real = real_tokens(row, seen.pad)
-        starts[real[:3]] = starts.get(real[:3], 0) + 1
-    start, count = max(starts.items(), key=lambda item: item[1])
+    start, count = Counter(_words(row, seen)[:3] for row in rows).most_common(1)[0]
     if count < 0.9 * len(rows):
         return
     for call in calls:
-        ids = real_tokens(Row(ids=call.facts["ids"], mask=None, labels=None), seen.pad)
-        if not any(tuple(ids[n : n + 3]) == start for n in range(min(4, len(ids)))):
+        ids = _words(Row(ids=call.facts["ids"], mask=None, labels=None), seen)
+        if start[:2] not in {ids[place : place + 2] for place in range(4)}:
             text = seen.text
             yield self.finding(
                 "a prompt is written in another form than the rows that were trained on",
@@ -160,3 +175,26 @@ def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
                 key="generation.prompts",
                 fix="Write prompts by the function that wrote the rows.",
             )  # fmt: skip
+
+
+def _other_form(self: Check, seen: Seen, prompts: tuple[str, ...]) -> Iterator[Finding]:
+    """The same for the prompts of a recipe, whose rows have no masked labels."""
+    if not prompts:
+        raise NotApplicable("there are no prompts")
+    text, rows = seen.need("text"), seen.rows("batches")
+    if len(rows) < 4 or not instructs(seen, rows):
+        raise NotApplicable("the rows do not look like prompts with answers")
+    starts = Counter(
+        tuple(token for token in real_tokens(row, text.pad) if token not in text.specials)[:3]
+        for row in rows
+    )
+    start, count = starts.most_common(1)[0]
+    begun = text.decode(start).strip()
+    other = next((one for one in prompts if not one.lstrip().startswith(begun)), None)
+    if count >= 0.9 * len(rows) and other is not None:
+        yield self.finding(
+            "a prompt is written in another form than the rows that are trained on",
+            evidence=[f"rows begin {begun!r}", f"the prompt {other[:60]!r}"],
+            key="generation.prompts",
+            fix="Write prompts as the rows are written.",
+        )

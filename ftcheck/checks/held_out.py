@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from ftcheck.checks.data import edges, real_tokens
@@ -21,9 +21,10 @@ def eval_differs(self: Check, seen: Seen) -> Iterator[Finding]:
     """Training and evaluation rows are labelled in different ways.
 
     Their losses cannot be compared, and the best checkpoint is the best at another task. Compared:
-    the share of real tokens that have a label (0.3 apart), pads with labels (on one side from half
-    of the label tokens on, on the other under a tenth), and rows that end in EOS (nine in ten on
-    one side, one in ten on the other), and the three tokens that nine in ten rows begin with.
+    the share of real tokens that have a label (more than 0.3 apart), pads with labels (half of the
+    label tokens or more on one side, a tenth or less on the other), rows that end in EOS (nine in
+    ten or more on one side, one in ten or less on the other), and the three tokens that nine in ten
+    rows begin with.
 
     Bad: prompts masked in the training set alone.
 
@@ -32,27 +33,34 @@ def eval_differs(self: Check, seen: Seen) -> Iterator[Finding]:
     text = seen.text
     train, held_out = seen.rows("batches"), seen.rows("eval_batches")
     one, other = _profile(train, text), _profile(held_out, text)
-    yield from _other_form(self, train, held_out, text)
+    yield from _other_form(self, seen, train, held_out)
     if one["labels"] is None and other["labels"] is None:
         raise NotApplicable("there are no labels")
     if other["labels"] is None or one["labels"] is None:
         side = "evaluation" if other["labels"] is None else "training"
         yield self.finding(
             f"{side} rows have no labels, the others have",
-            key="data",
+            key=seen.held_out_key,
             fix="Prepare both with one function.",
         )
         return
-    for what, apart in (("labels", 0.3), ("pads", 0.45), ("eos", 0.8)):
+    for what, differ in _DIFFER.items():
         left, right = one[what], other[what]
-        if left is not None and right is not None and abs(left - right) > apart:
+        if left is not None and right is not None and differ(min(left, right), max(left, right)):
             yield self.finding(
                 f"{_PROFILES[what]}: {100 * left:.0f} % in training, {100 * right:.0f} % in "
                 "evaluation",
-                key="data",
+                key=seen.held_out_key,
                 fix="Prepare both with one function.",
             )
 
+
+_DIFFER: Final[dict[str, Callable[[float, float], bool]]] = {
+    "labels": lambda least, most: most - least > 0.3,
+    "pads": lambda least, most: most >= 0.5 and least <= 0.1,
+    "eos": lambda least, most: most >= 0.9 and least <= 0.1,
+}
+"""Whether the smaller and the larger of two shares are of rows that were prepared in two ways."""
 
 _PROFILES: Final = {
     "labels": "real tokens with a label",
@@ -62,10 +70,10 @@ _PROFILES: Final = {
 
 
 def _other_form(
-    self: Check, train: tuple[Row, ...], held_out: tuple[Row, ...], text: Text | None
+    self: Check, seen: Seen, train: tuple[Row, ...], held_out: tuple[Row, ...]
 ) -> Iterator[Finding]:
     """Nine in ten rows of one side begin alike, and at most one in ten of the other does."""
-    pad = text.pad if text is not None else None
+    text, pad = seen.text, seen.pad
     starts = [Counter(real_tokens(row, pad)[:3] for row in rows) for rows in (train, held_out)]
     for mine, others in (starts, starts[::-1]):
         start, count = mine.most_common(1)[0]
@@ -79,7 +87,7 @@ def _other_form(
                 if text is None
                 else [f"{count} of {whole} rows of one begin {text.show(start)}",
                       f"{others[start]} of {there} of the other do; one begins {text.show(shown)}"],
-                key="data",
+                key=seen.held_out_key,
                 fix="Prepare both with one function.",
             )  # fmt: skip
             return

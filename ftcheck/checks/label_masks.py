@@ -124,6 +124,14 @@ def inverted(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
+def _masked_at_the_start(row: Row, text: Text | None) -> bool:
+    """Whether the second token of the text has no label; the first has none in any case."""
+    assert row.labels is not None
+    pads = set(pad_places(row, text)) if text is not None else set()
+    real = [place for place in range(len(row.ids)) if place not in pads]
+    return len(real) > 1 and row.labels[real[1]] == IGNORED
+
+
 @check("FT221", "prompt-in-loss", Level.DATA, Severity.NOTE)
 def prompt_learned(self: Check, seen: Seen) -> Iterator[Finding]:
     """Prompts are learned as well as answers.
@@ -137,7 +145,7 @@ def prompt_learned(self: Check, seen: Seen) -> Iterator[Finding]:
     rows = labelled(seen)
     if instructs(seen, rows) != "the text has markers of an answer":
         raise NotApplicable("the rows do not look like prompts with answers")
-    if all((row.labels or ())[1:2] != (IGNORED,) for row in rows):
+    if not any(_masked_at_the_start(row, seen.text) for row in rows):
         yield self.finding(
             "prompts have labels: the loss is about questions as well as answers",
             key="tokenization.labels",

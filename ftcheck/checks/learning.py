@@ -40,17 +40,28 @@ def accumulation(self: Check, seen: Seen) -> Iterator[Finding]:
     setup = seen.need("setup")
     if int(setup.arguments.get("gradient_accumulation_steps") or 1) < 2:
         raise NotApplicable("nothing is accumulated")
+    if setup.arguments.get("label_smoothing_factor"):
+        raise NotApplicable("the loss is smoothed")
     factor = learning.accumulation
     if factor is None:
         raise NotMeasured(_why(learning, "the accumulated gradient was not measured"))
     if not 1 / 1.4 <= factor <= 1.4:
+        library = not setup.own_loss and _counts_before_the_shift(setup)
         yield self.finding(
             f"the accumulated gradient is {factor:.2f} times that of the mean over label tokens",
             evidence=_own_methods(setup),
-            key="training.gradient_accumulation_steps",
-            fix="Let compute_loss divide by num_items_in_batch, or set "
+            key="model.loss_type" if library else "training.gradient_accumulation_steps",
+            fix='Set model.loss_type = "ForCausalLM" before the trainer is made.'
+            if library
+            else "Let compute_loss divide by num_items_in_batch, or set "
             "trainer.model_accepts_loss_kwargs = False.",
+            change={"model.loss_type": "ForCausalLM"} if library else None,
         )
+
+
+def _counts_before_the_shift(setup: Setup) -> bool:
+    """Whether the library divides the loss by labels that it counted too early (FT412)."""
+    return setup.model_class.startswith("GPT2") and not setup.config.get("loss_type")
 
 
 def _own_methods(setup: Setup) -> list[str]:
@@ -91,8 +102,10 @@ def does_not_fall(self: Check, seen: Seen) -> Iterator[Finding]:
             f"the loss of one batch goes from {start:.4f} to {last:.4f} in "
             f"{len(learning.losses)} steps on it",
             evidence=_own_methods(setup),
-            key="training",
-            fix="Look at what compute_loss returns, and at what the labels are.",
+            key="training.label_smoothing_factor",
+            fix="Look at what compute_loss returns, and at what the labels are."
+            if not setup.arguments.get("label_smoothing_factor")
+            else "Smooth the labels less: 0.1 is usual.",
         )
 
 
@@ -244,16 +257,26 @@ def leak(self: Check, seen: Seen) -> Iterator[Finding]:
     """Other tokens in one row change the logits of another row of the batch.
 
     Rows of a batch are apart in every model of transformers; code of one's own has joined them.
-    Reported from 1 % of the largest logit on.
+    Reported from 1 % of the largest logit on. A note where texts that are packed into one row see
+    each other though their `position_ids` begin anew: transformers keeps them apart by those alone
+    where there is no attention mask. Packing without such positions is a choice, and not looked at.
 
     Bad: reshaping a batch into one long row without a mask that keeps them apart.
 
     Good: a block-diagonal mask, or `position_ids` that begin anew.
     """
     learning = seen.need("learning")
-    if learning.leak is None:
+    if learning.packed_leak is not None and learning.packed_leak >= 0.01:
+        yield self.finding(
+            "texts of one row see each other, though their positions begin anew: logits of the "
+            f"last change by {100 * learning.packed_leak:.0f} % of the largest with those before",
+            key="tokenization.packing",
+            fix="Leave attention_mask out of such batches, or make it block-diagonal.",
+            severity=Severity.NOTE,
+        )
+    elif learning.leak is None:
         raise NotMeasured(_why(learning, "a batch has one row"))
-    if learning.leak > 0.01:
+    if learning.leak is not None and learning.leak >= 0.01:
         yield self.finding(
             f"logits of a row change by {100 * learning.leak:.0f} % of the largest when another "
             "row of its batch is changed",
@@ -280,7 +303,7 @@ def divided(self: Check, seen: Seen) -> Iterator[Finding]:
         raise NotApplicable("the loss is the subject's own")
     if learning.accumulation is not None and abs(learning.accumulation - 1) < _ROUNDING:
         return
-    if not setup.model_class.startswith("GPT2") or setup.config.get("loss_type"):
+    if not _counts_before_the_shift(setup):
         raise NotApplicable("the model's loss is counted after the shift")
     if seen.recipe is not None and seen.recipe.model.loss_type is not None:
         raise NotApplicable("model.loss_type is set")

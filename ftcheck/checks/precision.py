@@ -134,7 +134,7 @@ def merge(self: Check, seen: Seen) -> Iterator[Finding]:
         raise NotMeasured("nothing was merged")
     elif (reload.adapter_effect or 0.0) < 0.05 * reload.scale:
         raise NotMeasured("three steps have taught the adapter too little to tell")
-    elif error > _MERGE_LOST:
+    elif error >= _MERGE_LOST:
         yield self.finding(
             f"merging into the {setup.quantized} base would be off by {100 * error:.0f} % of what "
             "three steps have learned",

@@ -26,12 +26,15 @@ def judge(
         seen: What was seen.
         checks: Those to run.
         accept: Code or slug of findings that are meant, to the reason.
-        assumptions: For the report.
+        assumptions: For the report, before what was looked at in part.
         seconds: For the report.
     """
     outcomes = tuple(_outcome(one, seen, accept or {}) for one in checks)
     return CheckReport(
-        subject=seen.name, outcomes=outcomes, assumptions=tuple(assumptions), seconds=seconds
+        subject=seen.name,
+        outcomes=outcomes,
+        assumptions=(*assumptions, *seen.in_part),
+        seconds=seconds,
     )
 
 

@@ -17,7 +17,7 @@ _CLOSE_HALF: Final = 2e-2
 
 @check("FT801", "nothing-saved", Level.ROUNDTRIP, Severity.WARNING)
 def nothing_saved(self: Check, seen: Seen) -> Iterator[Finding]:
-    """The script trains and saves nothing.
+    """The script trains and saves nothing, or the tokenizer alone.
 
     Bad: `save_strategy="no"` and no `save_model` behind `train()`.
 
@@ -25,7 +25,8 @@ def nothing_saved(self: Check, seen: Seen) -> Iterator[Finding]:
     """
     record = seen.followed()
     setup = seen.need("setup")
-    if record.of("save") or record.of("merge"):
+    saved = {call.facts.get("kind") for call in record.of("save")} - {"tokenizer"}
+    if saved or record.of("merge"):
         return
     if str(setup.arguments.get("save_strategy")) == "no":
         yield self.finding(
@@ -46,12 +47,13 @@ def differs(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: the same logits.
     """
     reload = seen.need("reload")
+    key = "lora" if seen.need("setup").adapters else "model"
     if reload.failure is not None:
         yield self.finding(
             f"loading what was saved fails: {reload.failure.kind}: "
             f"{reload.failure.text.splitlines()[0]}",
             evidence=list(reload.files),
-            key="lora",
+            key=key,
             fix="Save with trainer.save_model, and load with the class that was trained.",
         )
         return
@@ -64,7 +66,7 @@ def differs(self: Check, seen: Seen) -> Iterator[Finding]:
             f"logits after loading are off by {reload.difference:.3g} (at most {allowed:.3g} would "
             "pass)",
             evidence=[*reload.files, f"training moved them by {reload.adapter_effect or 0:.3g}"],
-            key="lora",
+            key=key,
             fix="Name every part that is trained in modules_to_save.",
         )
 
@@ -174,9 +176,11 @@ def new_embeddings(self: Check, seen: Seen) -> Iterator[Finding]:
     if not setup.adapters or seen.text is None:
         raise NotApplicable("no adapter, or no tokenizer")
     resized = seen.record.of("resize") if seen.record is not None else ()
-    if not resized:
+    sizes = [int(call.facts["old"]) for call in resized]
+    sizes += [] if setup.grown_from is None else [setup.grown_from]
+    if not sizes:
         raise NotApplicable("the embedding was not resized")
-    old = min(int(call.facts["old"]) for call in resized)
+    old = min(sizes)
     used = {
         token
         for row in seen.rows("batches")

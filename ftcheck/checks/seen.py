@@ -61,6 +61,7 @@ class Seen:
         refused: What the pipeline said when the subject could not be built.
         real_weights: Whether the model has the weights that the run starts from.
         real_data: Whether the rows are those of the run.
+        in_part: What was looked at in part, a sentence each.
         reasons: Why something was not looked at: name of the attribute above to words.
         places: Section of a recipe (`lora`, `training`, `model`, ...) to `file:line`.
     """
@@ -82,6 +83,7 @@ class Seen:
     refused: Failure | None = None
     real_weights: bool = True
     real_data: bool = True
+    in_part: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
 
@@ -145,6 +147,13 @@ class Seen:
         if not found.rows:
             raise NotMeasured("no batch could be made")
         return found.rows
+
+    @property
+    def held_out_key(self) -> str:
+        """Key of a recipe that names the rows to evaluate on."""
+        names = ("eval_path", "eval_split", "eval_fraction")
+        data = None if self.recipe is None else self.recipe.data
+        return next((f"data.{name}" for name in names if getattr(data, name, None)), "data")
 
     def place(self, key: str) -> str:
         """`file:line` of a recipe key, or of the object that stands for its section."""

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from ftcheck.checks.explained import explained, said_elsewhere, sentence_of
-from ftcheck.checks.facts import Failure
+from ftcheck.checks.explained import explained, next_step_of, said_elsewhere, sentence_of
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -142,10 +141,13 @@ def frozen_change(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
-def _next_step(failure: Failure) -> str:
-    """What an error of the pipeline says to do: its second line."""
-    lines = failure.text.splitlines()
-    return lines[1] if failure.kind == "InputError" and len(lines) > 1 else ""
+def _placed(seen: Seen, sentence: str) -> tuple[str, str]:
+    """The place in the recipe that a sentence begins with, and the rest of it."""
+    source = None if seen.recipe is None else seen.recipe.source
+    if source is None or not sentence.startswith(f"{source.file}:"):
+        return "", sentence
+    number, _, rest = sentence.removeprefix(f"{source.file}:").partition(": ")
+    return (f"{source.file}:{number}", rest) if number.isdigit() else ("", sentence)
 
 
 @check("FT426", "training-fails", Level.STEP, Severity.ERROR)
@@ -165,12 +167,13 @@ def fails(self: Check, seen: Seen) -> Iterator[Finding]:
             continue
         sentence, key = sentence_of(failure)
         kind = "" if failure.kind == "InputError" else f" {failure.kind}:"
+        place, sentence = _placed(seen, sentence)
         yield self.finding(
             f"{failure.during}:{kind} {sentence}",
-            place=failure.place,
+            place=failure.place or place,
             evidence=failure.text.splitlines()[1:6],
             key=key or "training",
-            fix=explained(failure) or _next_step(failure),
+            fix=explained(failure) or next_step_of(failure),
         )
         return
     if not any(failures):

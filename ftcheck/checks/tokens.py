@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftcheck.checks.data import edges, instructs, real_tokens
+from ftcheck.checks.explained import NO_PAD_TOKEN, next_step_of, sentence_of
 from ftcheck.checks.facts import Row, Text
 from ftcheck.checks.finding import Finding, Level, Severity
+from ftcheck.checks.labels import TAIL
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
 
@@ -24,9 +26,15 @@ def pad_missing(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `tokenizer.pad_token = tokenizer.eos_token`, with labels that go by the attention mask.
     """
-    batches = seen.need("batches")
-    failure = batches.failure
-    if failure is not None and "padding token" in failure.text:
+    if seen.refused is not None and "no EOS token" in seen.refused.text:
+        yield self.finding(
+            f"{sentence_of(seen.refused)[0]} to pad with",
+            key="tokenization.pad_token",
+            fix="Name a pad token, and leave append_eos and packing out.",
+        )
+        return
+    failure = seen.need("batches").failure
+    if failure is not None and any(part in failure.text for part in NO_PAD_TOKEN):
         yield self.finding(
             "the collator pads, and the tokenizer has no pad token",
             evidence=[f"{failure.kind}: {failure.text.splitlines()[0]}"],
@@ -76,24 +84,25 @@ def embedding(self: Check, seen: Seen) -> Iterator[Finding]:
 
 @check("FT215", "ids-not-integers", Level.DATA, Severity.ERROR)
 def ids_dtype(self: Check, seen: Seen) -> Iterator[Finding]:
-    """Token ids that are no integers, or negative.
+    """Token ids that are no integers of 32 or 64 bits, or negative.
 
-    An embedding takes int32 or int64.
+    An embedding takes int32 or int64, and nothing else.
 
     Bad: `torch.tensor(ids, dtype=torch.float32)`
 
     Good: `torch.tensor(ids)`
     """
     batches = seen.need("batches")
-    if batches.id_dtype and not batches.id_dtype.startswith("int"):
+    key = "data" if seen.recipe is None else "model.name_or_path"  # whose tokenizer made them
+    if batches.id_dtype not in ("", "int32", "int64"):
         yield self.finding(
-            f"input_ids have the type {batches.id_dtype}", fix="Make them int64.", key="data"
+            f"input_ids have the type {batches.id_dtype}", fix="Make them int64.", key=key
         )
     if any(min(row.ids, default=0) < 0 for row in batches.rows):
         yield self.finding(
             "input_ids hold negative numbers",
             fix="−100 belongs into the labels alone.",
-            key="data",
+            key=key,
         )
 
 
@@ -108,6 +117,10 @@ def too_long(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `max_length` of at most `model.config.max_position_embeddings`.
     """
+    if seen.refused is not None and "tokenization.max_length" in seen.refused.text:
+        sentence, key = sentence_of(seen.refused)
+        yield self.finding(sentence, key=key, fix=next_step_of(seen.refused))
+        return
     setup = seen.need("setup")
     rows = seen.need("train").rows + seen.need("batches").rows
     longest = max((len(row.ids) for row in rows), default=0)
@@ -137,7 +150,7 @@ def mask_wrong(self: Check, seen: Seen) -> Iterator[Finding]:
     pad = text.pad
     if pad is None:
         raise NotApplicable("there is no pad token")
-    fewest = 2 if pad in (text.bos, text.eos) else 0  # a BOS or two of the row's own
+    own = pad in (text.bos, text.eos)  # a pad next to the text may be its BOS or EOS
     inverted, in_front, behind, padded = 0, 0, 0, 0
     shown: Row | None = None
     for row in rows:
@@ -148,9 +161,9 @@ def mask_wrong(self: Check, seen: Seen) -> Iterator[Finding]:
         mask = row.mask or (1,) * len(row.ids)
         if sum(mask[first:last]) < 0.5 * (last - first):
             inverted, shown = inverted + 1, row
-        elif first > fewest and any(mask[: first - 1]):
+        elif first > 2 * own and any(mask[: first - own]):
             in_front, shown = in_front + 1, shown or row
-        elif any(mask[last + 1 :]):
+        elif any(mask[last + own :]):
             behind += 1
     whole = seen.need("batches")
     if not padded or whole.four_dimensional_mask or whole.position_ids:
@@ -195,7 +208,7 @@ def doubled(self: Check, seen: Seen) -> Iterator[Finding]:
     ends = [row for row in rows if _ends_double(row, text)]
     for found, where in ((begins, "start"), (ends, "end")):
         if rows and len(found) >= 0.5 * len(rows):
-            tokens = real_tokens(found[0], None)
+            tokens = _whole(found[0], text)
             shown = tokens[:6] if where == "start" else tokens[-6:]
             yield self.finding(
                 f"{len(found)} of {len(rows)} rows have a special token twice at their {where}",
@@ -206,17 +219,23 @@ def doubled(self: Check, seen: Seen) -> Iterator[Finding]:
 
 
 def _starts_double(row: Row, text: Text) -> bool:
-    ids = real_tokens(row, None)
-    if text.bos is None or len(ids) < 3 or (text.bos == text.pad and row.mask is None):
-        return False
-    return ids[0] == ids[1] == text.bos and ids[2] != text.bos
+    return _double(text.bos, _whole(row, text)[:3], row, text)
 
 
 def _ends_double(row: Row, text: Text) -> bool:
-    if text.eos is None or row.mask is None:
+    return _double(text.eos, _whole(row, text)[:-4:-1], row, text)
+
+
+def _double(special: int | None, edge: tuple[int, ...], row: Row, text: Text) -> bool:
+    """Whether three tokens, from the edge of a row inwards, are a special one twice, then text."""
+    if special is None or len(edge) < 3 or (row.mask is None and special == text.pad):
         return False
-    ids = real_tokens(row, None)
-    return len(ids) > 2 and ids[-1] == ids[-2] == text.eos and ids[-3] != text.eos
+    return edge[0] == edge[1] == special != edge[2]
+
+
+def _whole(row: Row, text: Text) -> tuple[int, ...]:
+    """Real tokens, with what may be BOS or EOS of the row's own."""
+    return real_tokens(row, None if text.pad in (text.bos, text.eos) else text.pad)
 
 
 @check("FT210", "eos-never-appended", Level.DATA, Severity.WARNING)
@@ -274,8 +293,7 @@ def stripped(row: Row, text: Text) -> tuple[int, ...]:
 
 def _ends_special(row: Row, text: Text) -> bool:
     ids = stripped(row, text)
-    tail = ids[-3:]
-    return any(token in text.specials or token == text.eos for token in tail)
+    return any(token in text.specials or token == text.eos for token in ids[-TAIL:])
 
 
 @check("FT219", "tokenizer-of-another-model", Level.STEP, Severity.ERROR)

@@ -116,7 +116,7 @@ def high(self: Check, seen: Seen) -> Iterator[Finding]:
 def warmup(self: Check, seen: Seen) -> Iterator[Finding]:
     """Half of the run or more is spent before the learning rate is reached.
 
-    The rate counts as reached at 95 % of it.
+    The rate counts as reached where the schedule is at its highest.
 
     Bad: `warmup_steps=500` in a run of 250 steps: it ends at half of its rate.
 
@@ -129,7 +129,7 @@ def warmup(self: Check, seen: Seen) -> Iterator[Finding]:
     peak = max(schedule)
     setup = seen.need("setup")
     wanted = float(setup.arguments.get("learning_rate") or 0.0)
-    share = next(n for n, rate in enumerate(schedule) if rate >= 0.95 * peak) / len(schedule)
+    share = schedule.index(peak) / len(schedule)
     short = not setup.optimizer_given and wanted > 0 and peak < 0.95 * wanted
     if (share >= 0.5 and training.steps > 2 and schedule[0] < 0.5 * peak) or (
         short and training.steps > 2 and share >= 0.5
@@ -146,6 +146,9 @@ def warmup(self: Check, seen: Seen) -> Iterator[Finding]:
 @check("FT406", "too-few-steps", Level.STEP, Severity.ERROR)
 def too_few(self: Check, seen: Seen) -> Iterator[Finding]:
     """The run has no optimizer step, or an epoch is too short for one.
+
+    A run of one step is a note: it may be meant, to try whether a script runs. LoRA's A does not
+    move in it, since its gradient is zero as long as B is.
 
     Bad: 16 rows, `per_device_train_batch_size=8` and `gradient_accumulation_steps=64`.
 
@@ -167,6 +170,13 @@ def too_few(self: Check, seen: Seen) -> Iterator[Finding]:
             key="training.gradient_accumulation_steps",
             fix="Accumulate less, or train longer.",
             severity=Severity.WARNING,
+        )
+    elif seen.real_data and training.steps == 1:
+        yield self.finding(
+            "the run has one optimizer step",
+            key="training",
+            fix="Train longer, if it is to learn.",
+            severity=Severity.NOTE,
         )
 
 
@@ -286,7 +296,7 @@ def eval_loss(self: Check, seen: Seen) -> Iterator[Finding]:
     elif training.eval_loss is not None and training.eval_loss != training.eval_loss:
         yield self.finding(
             "eval_loss is NaN",
-            key="data",
+            key=seen.held_out_key,
             fix="Look for evaluation rows without any label.",
         )
 

@@ -11,6 +11,7 @@ import click
 
 from ftcheck.errors import InputError
 from ftcheck.files import write_text
+from ftcheck.recipe.renames import RENAMES
 
 if TYPE_CHECKING:
     from ftcheck.checks.finding import CheckReport
@@ -71,5 +72,8 @@ def changed(text: str, changes: Mapping[str, Any]) -> str:
             document[section] = tomlkit.table()
         table = document[section]
         assert isinstance(table, dict)
+        for rename in RENAMES:  # another version's name for the same
+            if rename.section == section and name in rename.new and rename.old in table:
+                del table[rename.old]
         table[name] = value
     return tomlkit.dumps(document)

@@ -65,7 +65,7 @@ def parse_recipe(
     lines = dict(key_lines(text))
     _override(document, lines, overrides)
     source = schema.Source(file=file, folder=folder or Path(), lines=lines)
-    built = _Builder(source)
+    built = _Builder(source, lines)
     made = built.recipe(document, name)
     faults = built.faults if made is None else list(contradictions(made))
     if made is None or faults:
@@ -161,8 +161,9 @@ def _problem(fault: Fault, source: schema.Source) -> Problem:
 class _Builder:
     """Builds the sections one by one and keeps the faults of all of them."""
 
-    def __init__(self, source: schema.Source) -> None:
+    def __init__(self, source: schema.Source, lines: dict[str, int]) -> None:
         self._source = source
+        self._lines = lines
         self.faults: list[Fault] = []
         self._notices: list[str] = []
 
@@ -259,6 +260,8 @@ class _Builder:
             self._fault(f"{section}.{name}", f"got {value!r}: {answer}.")
             return {}
         self._notices.append(answer[1])
+        if line := self._lines.get(f"{section}.{name}"):
+            self._lines |= {f"{section}.{new}": line for new in answer[0]}
         self.faults.extend(self._carried_faults(section, name, answer[0], known))
         return answer[0]
 

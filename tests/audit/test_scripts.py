@@ -85,11 +85,49 @@ def test_gpt2_is_stood_in_for_where_it_is_not_on_this_machine(published: Path) -
     assert any("gpt2 is not on this machine" in line for line in report.assumptions)
 
 
-@pytest.mark.parametrize(("mistake", "found"), [("", set()), ("shifted", {"FT204"})])
-def test_a_loop_of_its_own_is_followed(published: Path, mistake: str, found: set[str]) -> None:
-    report = check_script(SCRIPTS / "loop.py", [str(model_dir()), mistake])
+@pytest.mark.parametrize(
+    ("mistake", "how", "found"),
+    [("", "by name", set()), ("", "positional", set()), ("shifted", "positional", {"FT204"})],
+)
+def test_a_loop_of_its_own_is_followed(
+    published: Path, mistake: str, how: str, found: set[str]
+) -> None:
+    report = check_script(SCRIPTS / "loop.py", [str(model_dir()), mistake, how])
     assert codes(report) == found
     assert published.exists()
+
+
+TRAINERS = """
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+model = AutoModelForCausalLM.from_pretrained({model!r})
+rows = Dataset.from_list([{{"input_ids": [*range(9)], "labels": [*range(9)]}}] * 8)
+def trainer():
+    given = TrainingArguments(output_dir="out", report_to="none", max_steps=2)
+    return Trainer(model=model, args=given, train_dataset=rows)
+first = trainer()
+{second}first.train()
+trainer().train()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("second", "through", "said"),
+    [
+        ("", False, []),
+        ("trainer()\n", False, ["training: of 2 trainers the one that trains first was looked at"]),
+        ("", True, ["training: the first train() was looked at, not that at {file}:11"]),
+    ],
+)
+def test_other_trainers_than_the_first_are_said(
+    tmp_path: Path, second: str, through: bool, said: list[str]
+) -> None:
+    file = tmp_path / "train.py"
+    file.write_text(TRAINERS.format(model=str(model_dir()), second=second), encoding="utf-8")
+    report = check_script(file, levels=(Level.STATIC,), through=through)
+    about = [line for line in report.assumptions if line.startswith("training: ")]
+    assert about == [line.format(file=file) for line in said]
 
 
 @pytest.mark.slow

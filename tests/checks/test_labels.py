@@ -27,13 +27,6 @@ Make = Callable[[], list[Row]]
 Labels = Callable[[list[int]], list[int]]
 
 
-def defect(reason: str, *values: Any, name: str = "") -> Any:
-    """A case in which the check does not do what its page says."""
-    return pytest.param(
-        *values, id=name, marks=pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)
-    )
-
-
 def case(name: str, *values: Any) -> Any:
     return pytest.param(*values, id=f"{values[0]} {name}")
 
@@ -142,13 +135,16 @@ def padded(labels: int, *, pads: int = 28, mask: bool = True, pad: int = EOS) ->
     return lambda: [{**made, **shown}] * 24
 
 
-def answers(marker: str, count: int = 24, change: Change = lambda _: None) -> Make:
+def answers(
+    marker: str, count: int = 24, change: Change = lambda _: None, then: Change = lambda _: None
+) -> Make:
     """Questions, the first of which have the marker before their answers."""
 
     def make() -> list[Row]:
         made = rows([f"Add 1 to {n}{marker if n < count else ' '}{n}" for n in range(24)])
         for one in made:
             change(one)
+            then(one)
         return made
 
     return make
@@ -195,16 +191,14 @@ MARKERS = (
         case("all", "FT209", each(eos_ignored), WARNING, "24 of 24 rows with EOS ignore it"),
         case("nine in ten", "FT209", each(eos_ignored, 22), WARNING, "22 of 24 rows with EOS"),
         case("no mask", "FT209", padded(-1, mask=False), WARNING, "24 of 24 rows with EOS"),
-        defect("a row that ends in EOS and a line feed does not count", "FT209",
-               each(eos_ignored, then=line_feed), WARNING, "24 of 24", name="FT209 a line feed"),
+        case("a line feed", "FT209", each(eos_ignored, then=line_feed), WARNING, "24 of 24"),
         case("-1", "FT211", each(last(-1)), ERROR, "labels hold -1, expected token ids below 2048"),
         case("-101", "FT211", each(last(-101)), ERROR, "labels hold -101,"),
         case("2048", "FT211", each(last(2048)), ERROR, "labels hold 2048,"),
         *(case(repr(one), "FT221", answers(one), NOTE, "prompts have labels") for one in MARKERS),
         case("eight in ten", "FT221", answers("\nAnswer: ", 20), NOTE, "prompts have labels"),
-        defect("pads in front count as a masked prompt", "FT221",
-               answers("\nAnswer: ", change=on_the_left), NOTE, "prompts have labels",
-               name="FT221 padded on the left"),
+        case("padded on the left", "FT221", answers("\nAnswer: ", change=on_the_left), NOTE,
+             "prompts have labels"),
     ],
 )  # fmt: skip
 def test_it_is_said_with_its_number(
@@ -238,6 +232,7 @@ def test_it_is_said_with_its_number(
         case("BOS behind pads", "FT208", each(bos(EOS))),
         case("fewer than nine in ten", "FT209", each(eos_ignored, 21)),
         case("of a question, and one at the end", "FT209", each(eos_of_question)),
+        case("learned, and a line feed", "FT209", each(line_feed)),
         case("nothing is learned", "FT209", each(learned(0))),
         case("no EOS", "FT209", each(no_eos)),
         case("of a question, the answer was cut", "FT209", each(no_eos, then=eos_of_question)),
@@ -246,6 +241,8 @@ def test_it_is_said_with_its_number(
         case("0", "FT211", each(last(0))),
         case("2047", "FT211", each(last(2047))),
         case("fewer than eight in ten", "FT221", answers("\nAnswer: ", 19)),
+        case("masked, padded on the left", "FT221",
+             answers("\nAnswer: ", change=masked(4), then=on_the_left)),
         case("in a sentence", "FT221", answers(" the answer: ")),
         case("prompts are masked", "FT221", answers("\nAnswer: ", change=masked(4))),
         *(case("sound rows", code, rows) for code in ("FT202", "FT203", "FT204", "FT207", "FT221")),
@@ -315,7 +312,7 @@ def pretrained() -> Any:
 @pytest.mark.parametrize(
     ("make", "shift", "count"),
     [(pretrained, 0, 0), (pretrained, 1, 1), (lora, 0, 0),
-     defect("losses within 2 % count as the same", lora, 1, 1, name="random weights")],
+     (lora, 1, 1)],
 )  # fmt: skip
 def test_a_loss_of_its_own_is_asked_how_it_shifts(
     tmp_path: Path, make: Callable[[], Any], shift: int, count: int

@@ -8,6 +8,7 @@ import os
 import random
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,16 @@ ERROR, WARNING, NOTE = Severity
 SYSTEM = random.SystemRandom()
 PLAIN_SGD = {"optim": "sgd", "max_grad_norm": 0.0}
 
+
+def packed(*, masked: bool, anew: bool = True) -> dict[str, Any]:
+    """Rows of two texts, with positions that begin anew or go on, and perhaps a mask of ones."""
+    made = rows(length=24)
+    both = [[*one["input_ids"], *other["input_ids"]] for one, other in pairwise(made)]
+    row = {"position_ids": [*range(24)] * 2 if anew else [*range(48)]}
+    row |= {"attention_mask": [1] * 48} if masked else {}
+    return {"train": [{**row, "input_ids": ids, "labels": ids} for ids in both]}
+
+
 CAUGHT: tuple[tuple[str, How, Severity, str], ...] = (
     ("FT407", lambda: {"model": exact(), "kind": UNDIVIDED}, ERROR, "gradient is 2.00 times"),
     ("FT407", lambda: {"model": exact(), "kind": times(1.41)}, ERROR, "gradient is 1.41 times"),
@@ -216,6 +227,7 @@ CAUGHT: tuple[tuple[str, How, Severity, str], ...] = (
     ("FT410", lambda: {"model": cut(base())}, ERROR, "no gradient reaches 7 of 15 modules"),
     ("FT411", lambda: {"model": mixing(1.0)}, ERROR, "change by 58 % of the largest"),
     ("FT411", lambda: {"model": mixing(0.1)}, ERROR, "change by 7 % of the largest"),
+    ("FT411", lambda: packed(masked=True), NOTE, "^texts of one row see each other"),
     ("FT412", lambda: {"train": short(10)}, NOTE, "are 10 % too small"),
     ("FT412", lambda: {"train": short(50)}, NOTE, "are 2 % too small"),
     ("FT413", lambda: {"kind": switching(False)}, WARNING, "7 dropouts are off in a training step"),
@@ -255,6 +267,8 @@ LEFT_ALONE: tuple[tuple[str, How], ...] = (
     ("FT410", lambda: reentrant(True)),
     ("FT410", lambda: reentrant(False)),
     ("FT411", lambda: {"model": mixing(0.01)}),
+    ("FT411", lambda: packed(masked=False)),
+    ("FT411", lambda: packed(masked=True, anew=False)),
     ("FT412", lambda: {"train": short(51)}),
     ("FT412", lambda: {"train": behind_a_prompt()}),
     ("FT412", lambda: {"model": exact()}),
@@ -316,7 +330,7 @@ def stepped(**seen: Any) -> Training:
 @pytest.mark.parametrize(
     ("code", "below", "above"),
     [
-        ("FT411", Learning(leak=0.0099), Learning(leak=0.0101)),
+        ("FT411", Learning(leak=0.0099), Learning(leak=0.01)),
         ("FT416", stepped(losses=(2.0, 3.0), repeat=(2.0, 3.0019)),
          stepped(losses=(2.0, 3.0), repeat=(2.0, 3.0021))),
         ("FT420", Learning(start_loss=2.0, losses=(3.5, 2.89)),

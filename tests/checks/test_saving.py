@@ -79,6 +79,7 @@ EARLY = call("save", kind="adapter", when="before", line=7)
 
 CAUGHT: tuple[tuple[str, list[Call], Severity, str], ...] = (
     ("FT801", [], WARNING, ""),
+    ("FT801", [saved("tokenizer")], WARNING, ""),
     ("FT803", [EARLY], ERROR, "train.py:7"),
     ("FT803", [EARLY, saved("tokenizer")], ERROR, "train.py:7"),
     ("FT804", [saved("base")], ERROR, "train.py:1"),
@@ -159,6 +160,7 @@ def test_a_save_of_something_else_or_of_nothing_is_an_error(
     [
         lora, base, lambda: base().bfloat16(), lambda: lora(modules_to_save=["ln_f"]),
         lambda: lora(modules_to_save=["lm_head"]), lambda: lora(trainable_token_indices=[5]),
+        lambda: lora(bias="all"), lambda: lora(bias="lora_only"),
     ],
 )  # fmt: skip
 def test_a_model_that_comes_back_is_left_alone(tmp_path: Path, make: Callable[[], Any]) -> None:
@@ -167,7 +169,6 @@ def test_a_model_that_comes_back_is_left_alone(tmp_path: Path, make: Callable[[]
 
 
 @catches("FT802")
-@pytest.mark.xfail(reason="the adapter is loaded on the trained base, not the first", strict=True)
 def test_a_trained_part_that_is_not_saved_is_an_error(tmp_path: Path) -> None:
     model = lora()
     model.get_base_model().transformer.ln_f.requires_grad_(True)
@@ -393,12 +394,14 @@ def prompt(text: str, folder: Path, given: list[dict[str, Any]]) -> Outcome:
 
 
 @catches("FT906")
-@pytest.mark.parametrize("alike", [9, 10])
-def test_a_prompt_of_another_form_is_said(tmp_path: Path, alike: int) -> None:
-    (finding,) = prompt("Q: what is it", tmp_path, asked(alike)).findings
+@pytest.mark.parametrize(
+    ("text", "alike"), [("Q: what is it", 9), ("Q: what is it", 10), ("# Question: what is it", 10)]
+)
+def test_a_prompt_of_another_form_is_said(tmp_path: Path, text: str, alike: int) -> None:
+    (finding,) = prompt(text, tmp_path, asked(alike)).findings
     assert finding.severity is WARNING
     assert "###" in finding.evidence[0]
-    assert "Q:" in finding.evidence[1]
+    assert text[:2] in finding.evidence[1]
 
 
 @leaves_alone("FT906")
@@ -416,7 +419,6 @@ def test_a_prompt_of_the_same_form_or_of_no_form_is_left_alone(
 
 
 @leaves_alone("FT906")
-@pytest.mark.xfail(reason="all three tokens are looked for, not any of them", strict=True)
 def test_a_prompt_that_shares_two_of_three_tokens_is_left_alone(tmp_path: Path) -> None:
     first = tokenizer().decode(tokenizer()("### Question: ")["input_ids"][:2])
     assert prompt(first + "!!", tmp_path, asked(10)).findings == ()

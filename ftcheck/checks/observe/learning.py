@@ -117,6 +117,30 @@ def _look_at_rows(model: Any, batch: Mapping[str, Any], logits: Any, seen: dict[
         others["input_ids"][0] = ids[0].flip(0)
         changed = forward(model, others)
         seen["leak"] = float((changed[1:] - logits[1:]).abs().max()) / scale
+    start, real = _last_text(batch)
+    if start:
+        others = {**batch, "input_ids": ids.clone()}
+        others["input_ids"][0, :start] = ids[0, 0]
+        changed = forward(model, others)
+        seen["packed_leak"] = float((changed[0] - logits[0])[real].abs().max()) / scale
+
+
+def _last_text(batch: Mapping[str, Any]) -> tuple[int, Any]:
+    """Where the last text of the first row begins, and its places that are learned.
+
+    0 where positions do not begin anew within the row, or nothing behind that is learned.
+    """
+    import torch
+
+    positions, mask = batch.get("position_ids"), batch.get("attention_mask")
+    if positions is None or positions.dim() != 2 or (mask is not None and mask.dim() != 2):
+        return 0, None
+    places = torch.arange(positions.shape[1], device=positions.device)
+    start = int(places[positions[0] == 0].max()) if bool((positions[0] == 0).any()) else 0
+    real = (places >= start) & (batch["labels"][0] != IGNORED)
+    if mask is not None:
+        real &= mask[0] != 0
+    return (start, real) if bool(real.any()) else (0, None)
 
 
 def _descend(trainer: Any, batch: Mapping[str, Any], seconds: float) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ from ftcheck.checks.facts import Failure
 from ftcheck.checks.finding import Level
 from ftcheck.checks.observe.isolation import Look, apart, cannot_fork
 from ftcheck.checks.observe.learning import see_learning
-from ftcheck.checks.observe.rows import see_batches, see_rows
+from ftcheck.checks.observe.rows import in_part, see_batches, see_rows
 from ftcheck.checks.observe.setup import see_setup, text_of
 from ftcheck.checks.observe.subject import Subject, held_out
 from ftcheck.checks.observe.training import see_losses, see_training
@@ -148,7 +148,17 @@ def _filled(seen: Seen, found: dict[str, Any], reasons: dict[str, str], subject:
         reasons["memory"] = "of a trainer it is predicted by ftcheck.memory.predict"
     for name in values:
         reasons.pop(name, None)
-    return dataclasses.replace(seen, reasons=reasons, **values)
+    parts = tuple(_in_part(values, subject.trainer.eval_dataset))
+    return dataclasses.replace(seen, reasons=reasons, in_part=parts, **values)
+
+
+def _in_part(values: Mapping[str, Any], held_out: Any) -> Iterator[str]:
+    if "train" in values:
+        yield from in_part("training", values["train"], values["batches"])
+    if "evaluation" in values:
+        yield from in_part("evaluation", values["evaluation"], values["eval_batches"])
+        if isinstance(held_out, dict) and len(held_out) > 1:
+            yield f"data: of {len(held_out)} evaluation sets {next(iter(held_out))!r} was looked at"
 
 
 def refused(name: str, kind: str, failure: Failure, **known: Any) -> Seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,24 +16,47 @@ from ftcheck.checks.observe.batch import (
     without_adapter,
 )
 from ftcheck.checks.observe.isolation import failure_of
+from ftcheck.checks.observe.setup import of_an_adapter
 from ftcheck.checks.observe.subject import Subject
 
-__all__ = ["see_reload"]
+__all__ = ["base_of", "see_reload"]
 
 _MERGED_AGAIN: Final = ("lora_A", "lora_embedding_A")
 
 
-def see_reload(subject: Subject, folder: Path) -> Reload:
-    """Save the trained model, load it again and compare; only in a fork."""
+def base_of(model: Any) -> dict[str, Any]:
+    """Copies of what is trained beside an adapter: name to tensor; empty where there is no adapter.
+
+    An adapter is loaded on the base as it was before training.
+    """
+    if not hasattr(model, "peft_config"):
+        return {}
+    return {
+        name: value.detach().clone()
+        for name, value in model.named_parameters()
+        if value.requires_grad and not of_an_adapter(name)
+    }
+
+
+def see_reload(subject: Subject, folder: Path, start: Mapping[str, Any]) -> Reload:
+    """Save the trained model, load it again and compare; only in a fork.
+
+    Args:
+        subject: After a few steps.
+        folder: To save to.
+        start: What `base_of` gave before them.
+    """
     seen: dict[str, Any] = {}
     try:
-        _look(subject, folder / "saved", seen)
+        _look(subject, folder / "saved", start, seen)
     except Exception as error:  # noqa: BLE001 - what saving or loading raises is a result
         seen["failure"] = failure_of(error, "saving and loading again")
     return Reload(**seen)
 
 
-def _look(subject: Subject, folder: Path, seen: dict[str, Any]) -> None:
+def _look(subject: Subject, folder: Path, start: Mapping[str, Any], seen: dict[str, Any]) -> None:
+    import torch
+
     trainer = subject.trainer
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     found = batches(trainer, 1)
@@ -54,6 +78,10 @@ def _look(subject: Subject, folder: Path, seen: dict[str, Any]) -> None:
 
         seen["adapter_effect"] = float((trained - base).abs().max())
         device = model.device
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name in start:
+                    value.copy_(start[name])
         loaded = PeftModel.from_pretrained(model.unload(), str(folder))
         if subject.trainer.args.device.type != "cpu":
             loaded.to(device)

@@ -10,7 +10,7 @@ from ftcheck.checks.facts import Batches, Failure, Row, Rows
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.subject import evenly, length_of
 
-__all__ = ["MOST_ROWS", "see_batches", "see_rows"]
+__all__ = ["MOST_ROWS", "in_part", "see_batches", "see_rows"]
 
 MOST_ROWS: Final = 2000
 """Rows of a data set that are read; of a larger one, so many, evenly spread."""
@@ -25,8 +25,9 @@ def see_rows(data: Any, cut: tuple[int, int] | None = None) -> Rows:
         data: Of a trainer; rows without `input_ids` are left out.
         cut: Tokens that truncation took, and all tokens.
     """
-    rows = tuple(row for row in map(row_of, _read(data)) if row is not None)
-    return Rows(rows=rows, cut=cut)
+    read = [row_of(one) for one in _read(data)]
+    rows = tuple(row for row in read if row is not None)
+    return Rows(rows=rows, cut=cut, read=len(read), total=length_of(data))
 
 
 def _read(data: Any) -> Iterator[Any]:
@@ -71,19 +72,37 @@ def see_batches(loader: Any) -> Batches:
     """
     rows: list[Row] = []
     facts: dict[str, Any] = {}
-    count = None
+    count, read = None, 0
     failure: Failure | None = None
     try:
         made = loader()
         count = length_of(made)
         for batch in itertools.islice(made, _MOST_BATCHES):
+            read += 1
             facts = facts or _facts(batch)
             rows.extend(_rows_of(batch))
             if len(rows) >= _MOST_BATCH_ROWS:
                 break
     except Exception as error:  # noqa: BLE001 - whatever people's collators raise is a result
         failure = failure_of(error, "making a batch")
-    return Batches(rows=tuple(rows), batches=count, failure=failure, **facts)
+    return Batches(rows=tuple(rows), batches=count, read=read, failure=failure, **facts)
+
+
+def in_part(what: str, rows: Rows, batches: Batches) -> Iterator[str]:
+    """What was left out of a data set and its loader, a sentence each.
+
+    Args:
+        what: `training` or `evaluation`.
+        rows: Of the data set.
+        batches: Of the loader.
+    """
+    if rows.total is None and rows.read == MOST_ROWS:
+        yield f"data: the first {MOST_ROWS:,} {what} rows were looked at, of a set without a length"
+    elif rows.total is not None and rows.read < rows.total:
+        yield f"data: {rows.read:,} of {rows.total:,} {what} rows were looked at, evenly spread"
+    stopped = batches.read == _MOST_BATCHES or len(batches.rows) >= _MOST_BATCH_ROWS
+    if stopped and batches.read != batches.batches:
+        yield f"data: the first {batches.read} {what} batches were looked at"
 
 
 def _facts(batch: Any) -> dict[str, Any]:
@@ -91,7 +110,7 @@ def _facts(batch: Any) -> dict[str, Any]:
     mask, positions = batch.get("attention_mask"), batch.get("position_ids")
     anew = positions is not None and bool((positions[..., 1:] <= positions[..., :-1]).any())
     return {
-        "keys": tuple(batch.keys()),
+        "keys": tuple(name for name in batch if batch[name] is not None),
         "label_dtype": "" if labels is None else str(labels.dtype).removeprefix("torch."),
         "id_dtype": "" if ids is None else str(ids.dtype).removeprefix("torch."),
         "position_ids": anew or "seq_idx" in batch or "cu_seq_lens_q" in batch,

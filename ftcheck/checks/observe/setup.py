@@ -12,7 +12,7 @@ from ftcheck.checks.observe.subject import Subject, held_out, length_of, process
 from ftcheck.pipeline.adapter import unwrapped
 from ftcheck.pipeline.model import longest_context
 
-__all__ = ["see_setup", "text_of"]
+__all__ = ["of_an_adapter", "see_setup", "text_of"]
 
 _NUMBERS_READ = 4_000_000
 """Elements of a parameter that are looked at for NaN; of a larger one, so many evenly."""
@@ -30,6 +30,7 @@ def see_setup(subject: Subject) -> Setup:
     config = base.config
     embedding = base.get_input_embeddings()
     head = base.get_output_embeddings()
+    rows, stored = int(_weight(embedding).shape[0]), subject.stored_rows
     arguments = _plain(trainer.args)
     columns, dropped = _columns(trainer)
     return Setup(
@@ -39,7 +40,8 @@ def see_setup(subject: Subject) -> Setup:
         config={**_plain_config(config), "loss_type": getattr(base, "loss_type", None)},
         positions=longest_context(base),
         absolute_positions=_absolute_positions(base),
-        embedding_rows=int(_weight(embedding).shape[0]),
+        embedding_rows=rows,
+        grown_from=stored if stored is not None and stored < rows else None,
         tied=head is not None and _weight(head) is _weight(embedding),
         quantized=_quantized(base),
         prepared=_prepared(base),
@@ -129,7 +131,8 @@ def _prepared(base: Any) -> bool:
     )
 
 
-def _is_adapter(name: str) -> bool:
+def of_an_adapter(name: str) -> bool:
+    """Whether peft put the parameter of that name there."""
     parts = ("lora_", "modules_to_save", "ia3_", "vera_", "prompt_encoder", "trainable_tokens",
              "adapter_", "hada_", "oft_", "boft_")  # fmt: skip
     return any(part in name for part in parts)
@@ -146,7 +149,7 @@ def _parameters(model: Any) -> Iterator[Parameter]:
             device=value.device.type,
             trainable=value.requires_grad,
             finite=first != name or _finite(value),
-            adapter=_is_adapter(name),
+            adapter=of_an_adapter(name),
             tied_to="" if first == name else first,
         )
 
@@ -256,6 +259,12 @@ def _lists_of_numbers(rows: Any, name: str) -> bool:
     return str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float", "bool"))
 
 
+def _specials(tokenizer: Any) -> set[int]:
+    """Ids of special tokens, also of those that were added beside the named ones (Llama 3)."""
+    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    return {*tokenizer.all_special_ids, *(number for number, one in added.items() if one.special)}
+
+
 def text_of(tokenizer: Any) -> Text | None:
     """Facts of a tokenizer; `None` where there is none."""
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
@@ -268,7 +277,7 @@ def text_of(tokenizer: Any) -> Text | None:
         eos=tokenizer.eos_token_id,
         bos=tokenizer.bos_token_id,
         pad=tokenizer.pad_token_id,
-        specials=frozenset(tokenizer.all_special_ids),
+        specials=frozenset(_specials(tokenizer)),
         padding_side=tokenizer.padding_side,
         decode=lambda ids: str(tokenizer.decode([token for token in ids if token >= 0])),
     )

@@ -35,6 +35,7 @@ class Subject:
         full_modules: Names and classes of modules of the real model, where the one of the trainer
             is smaller.
         row_scale: Rows of the run for each row of the trainer.
+        stored_rows: Rows of the embedding that a recipe's model is stored with.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Subject:
     places: Mapping[str, str] = field(default_factory=dict)
     full_modules: tuple[tuple[str, str], ...] = ()
     row_scale: float = 1.0
+    stored_rows: int | None = None
 
     @property
     def model(self) -> Any:

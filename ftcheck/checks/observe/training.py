@@ -11,7 +11,7 @@ from typing import Any, Final
 from ftcheck.checks.facts import Reload, Training
 from ftcheck.checks.observe.batch import at_highest_rate
 from ftcheck.checks.observe.isolation import failure_of
-from ftcheck.checks.observe.reload import see_reload
+from ftcheck.checks.observe.reload import base_of, see_reload
 from ftcheck.checks.observe.subject import Subject, held_out, length_of
 from ftcheck.pipeline.training import cut_short
 
@@ -36,6 +36,7 @@ def see_training(
     try:
         _see_schedule(subject, seen)
         _in_small(trainer, folder)
+        start = base_of(trainer.model)
         _train(trainer, seen)
         seen |= _changes(trainer)
     except Exception as error:  # noqa: BLE001 - what the user's training raises is a result
@@ -46,7 +47,7 @@ def see_training(
             _evaluate(trainer, seen)
         except Exception as error:  # noqa: BLE001 - the same
             seen["failure"] = failure_of(error, "evaluating")
-    return Training(**seen), see_reload(subject, folder) if reload else None
+    return Training(**seen), see_reload(subject, folder, start) if reload else None
 
 
 def see_losses(subject: Subject, folder: Path) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-place, mistake = sys.argv[1], sys.argv[2]
+place, mistake, how = sys.argv[1:]
 
 
 def main():
@@ -25,7 +25,11 @@ def main():
         if mistake == "shifted":
             labels = torch.cat([labels[:, 1:], labels.new_full((4, 1), -100)], dim=1)
         optimizer.zero_grad()
-        model(**batch, labels=labels).loss.backward()
+        if how == "positional":
+            loss = model(batch["input_ids"], None, batch["attention_mask"], labels=labels).loss
+        else:
+            loss = model(**batch, labels=labels).loss
+        loss.backward()
         optimizer.step()
 
 
