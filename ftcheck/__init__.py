@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftcheck import properties as properties
+    from ftcheck import strategies as strategies
     from ftcheck.audit.check import check as check
     from ftcheck.audit.preflight import Preflight as Preflight
     from ftcheck.checks.finding import CheckReport as CheckReport
@@ -39,6 +41,8 @@ _HOMES = {
     "run": "ftcheck.pipeline",
 }
 
+_MODULES = ("properties", "strategies")
+
 __all__ = [
     "CheckReport",
     "FtcheckError",
@@ -51,13 +55,17 @@ __all__ = [
     "dump_recipe",
     "load_recipe",
     "parse_recipe",
+    "properties",
     "run",
+    "strategies",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"ftcheck.{name}")
     raise AttributeError(f"module 'ftcheck' has no attribute {name!r}")
 
 

@@ -21,6 +21,8 @@ ROOMS: dict[str, list[str]] = {
     "recipe": BASE,
     "assets": [*BASE, "recipe"],
     "pipeline": [*BASE, "recipe", "assets"],
+    "strategies": ["errors", "recipe"],
+    "properties": [*BASE, "recipe", "pipeline"],
     "memory": ["errors", "units"],
     "memory.vgpu": ["errors", "memory.trace", "memory.categories"],
     "memory.__init__": ["memory", "memory.prediction", "memory.measurement"],
@@ -57,6 +59,8 @@ ROOMS: dict[str, list[str]] = {
         "checks",
         "audit",
         "report",
+        "strategies",
+        "properties",
     ],
     "cli": [*BASE, "recipe", "assets", "pipeline", "memory", "checks", "audit", "report"],
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ftcheck
 from ftcheck.assets import model_dir
+from ftcheck.errors import InputError
 from ftcheck.pipeline.availability import ask_for_model, available
 from ftcheck.pipeline.data import RawData
 from ftcheck.recipe import Recipe, Tokenization
@@ -243,7 +244,11 @@ def encode_rows(
     Returns:
         `input_ids`, `attention_mask` (1 on text, 0 on pads) and `labels`, each a list of rows of
         int, and a count a row: `length`, `real` (no pads), `cut` (tokens that were cut off).
+
+    Raises:
+        InputError: A text holds a lone surrogate, which is no character.
     """
+    _refuse_surrogates(texts)
     reserved = 1 if settings.append_eos and not settings.packing else 0
     length = None if settings.packing else settings.max_length - reserved
     encoded = tokenizer(texts, truncation=length is not None, max_length=length, verbose=False)
@@ -258,6 +263,22 @@ def encode_rows(
     if settings.packing:
         rows, cut = _packed(rows, _eos(tokenizer), settings.max_length)
     return _labelled(rows, cut, tokenizer, settings)
+
+
+def _refuse_surrogates(texts: list[str]) -> None:
+    """Some tokenizers take half a character, others speak of types. Files and `datasets`, which
+    hold UTF-8, have none; texts from elsewhere may."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        for number, text in enumerate(texts, start=1):
+            for place, character in enumerate(text, start=1):
+                if "\ud800" <= character <= "\udfff":
+                    raise InputError(
+                        f"row {number} holds the lone surrogate U+{ord(character):04X} as its "
+                        f"character {place}, expected text that UTF-8 can hold.",
+                        next_step='Read the text anew with errors="replace", or drop the row.',
+                    ) from None
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Evaluation",
     "build_arguments",
+    "build_collator",
     "build_trainer",
     "cut_short",
     "evaluate",
@@ -117,7 +118,7 @@ def build_trainer(
             args=arguments,
             train_dataset=tokens.train,
             eval_dataset=tokens.evaluation,
-            data_collator=_collator(tokenizer, recipe),
+            data_collator=build_collator(tokenizer, recipe),
             callbacks=list(callbacks),
         )
     except (ValueError, ImportError, RuntimeError) as error:
@@ -127,7 +128,8 @@ def build_trainer(
     return trainer
 
 
-def _collator(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Any:
+def build_collator(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Any:
+    """What makes a batch of rows: pads them where `padding = "longest"`."""
     from transformers import DataCollatorForSeq2Seq, default_data_collator
 
     settings = recipe.tokenization

@@ -18,7 +18,7 @@ from ftcheck.pytest_plugin.state import SETTINGS, tell, unmeasured
 from ftcheck.pytest_plugin.words import FindingsFailed, words_of
 from ftcheck.recipe import Recipe, load_recipe
 
-__all__ = ["CheckItem", "RecipeFile", "ScriptFile"]
+__all__ = ["CheckItem", "RecipeFile", "ScriptFile", "SubjectItem"]
 
 
 class SubjectFile(pytest.File):
@@ -81,6 +81,10 @@ class RecipeFile(SubjectFile):
             return
         yield SchemaItem.from_parent(self, name="schema", callobj=_readable)
         yield from self.groups(checks)
+        if Level.DATA in self.levels():
+            from ftcheck.pytest_plugin.property_items import PropertyGroup
+
+            yield PropertyGroup.from_parent(self, name="properties")
 
     def line(self, check: Check) -> int:
         """Line of the section that its subject matter stands in."""
@@ -158,8 +162,12 @@ class SubjectItem(pytest.Function):
     ) -> Any:
         """Words alone, where the error is meant for people; paths as from where pytest began."""
         if isinstance(excinfo.value, (FindingsFailed, FtcheckError)):
-            return str(excinfo.value).replace(f"{self.config.invocation_params.dir}{os.sep}", "")
+            return self.words(str(excinfo.value))
         return super().repr_failure(excinfo)
+
+    def words(self, text: str) -> str:
+        """A text with its paths as from where pytest began."""
+        return text.replace(f"{self.config.invocation_params.dir}{os.sep}", "")
 
 
 class SchemaItem(SubjectItem):

@@ -71,12 +71,17 @@ def _library_warnings_ignored() -> Iterator[None]:
 def ft_recipe(request: pytest.FixtureRequest) -> Recipe:
     """The recipe of the marker `recipe`, else of `--ftcheck-recipe`, else `quickstart`.
 
+    For an item that was collected from a recipe file it is that recipe.
+
     Raises:
         RecipeError: With all that is wrong with it.
     """
-    from ftcheck.pytest_plugin.state import SETTINGS
+    from ftcheck.pytest_plugin.state import RECIPE_IN_TURN, SETTINGS
     from ftcheck.recipe import load_recipe
 
+    in_turn = request.config.stash.get(RECIPE_IN_TURN, None)
+    if in_turn is not None:
+        return in_turn
     settings = request.config.stash[SETTINGS]
     named = getattr(request, "param", None) or settings["recipe"]
     return load_recipe(_from_root(request.config, named))

@@ -65,6 +65,16 @@ def _markdown(told: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield "| severity | check | where | what | what to do |"
         yield "| --- | --- | --- | --- | --- |"
         yield from map(_row, found)
+    failed = {
+        test: facts["reason"]
+        for test, facts in told.items()
+        if facts.get("status") == "failed" and "property" in facts
+    }
+    if failed:
+        yield ""
+        yield "Properties that do not hold:"
+        yield ""
+        yield from (f"- `{test}`: {' '.join(text.split())}" for test, text in failed.items())
     missing = {test: facts for test, facts in told.items() if facts.get("status") == "unmeasured"}
     if missing:
         yield ""

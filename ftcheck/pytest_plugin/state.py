@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
 from ftcheck.pytest_plugin.settings import Settings
 
-__all__ = ["RESULTS", "SETTINGS", "Results", "is_worker", "tell", "told", "unmeasured"]
+if TYPE_CHECKING:
+    from ftcheck.recipe import Recipe
+
+__all__ = [
+    "RECIPE_IN_TURN",
+    "RESULTS",
+    "SETTINGS",
+    "Results",
+    "is_worker",
+    "tell",
+    "told",
+    "unmeasured",
+]
 
 _PROPERTY: Final = "ftcheck"
 
@@ -35,6 +47,8 @@ class Results:
 
 SETTINGS: Final = pytest.StashKey[Settings]()
 RESULTS: Final = pytest.StashKey[Results]()
+RECIPE_IN_TURN: Final[pytest.StashKey[Recipe | None]] = pytest.StashKey()
+"""The recipe of the file that the running item was collected from."""
 
 
 def tell(item: pytest.Item, facts: Mapping[str, Any]) -> None:

@@ -168,3 +168,10 @@ def test_cached_rows_are_not_those_of_other_settings() -> None:
         rows = tokenize(load_data(recipe), tokenizer, recipe).train
         lengths.append(max(len(ids) for ids in rows["input_ids"]))
     assert lengths == [16, 32, 16]
+
+
+def test_half_a_character_is_refused_by_its_row(tokenizer: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"row 2 holds the lone surrogate U\+D800 as its character 3"
+    ):
+        encode(["a", "b \ud800"], tokenizer)
