@@ -10,6 +10,7 @@ from ftcheck.errors import InputError
 from ftcheck.memory.budget import budget_for
 from ftcheck.memory.cards import Card, Sources
 from ftcheck.memory.replay import PhasePeak
+from ftcheck.memory.vgpu.errors import Unmeasured
 from ftcheck.memory.vram_report import Failure, VramReport
 from ftcheck.memory.workload import Subject, name_of, run
 
@@ -24,9 +25,12 @@ def this_card() -> Card:
 
     Raises:
         InputError: There is none.
+        Unmeasured: It is a virtual one.
     """
     import torch
 
+    if hasattr(torch, "vgpu"):
+        raise Unmeasured("this card", "it is a virtual one, whose memory is only predicted")
     if not torch.cuda.is_available():
         raise InputError(
             f"--measure needs a CUDA card; torch {torch.__version__} finds none here.",

@@ -99,6 +99,10 @@ class Gpu(ABC):
         """The first thing that only a real card could have done, if there was one."""
         return None
 
+    def assumptions(self) -> list[str]:
+        """What the test rests on so far, one line each."""
+        return []
+
     @abstractmethod
     def reset_peaks(self) -> None:
         """Begin new peaks, at what is held now."""
@@ -186,6 +190,9 @@ class VirtualGpu(Gpu):
 
     def refused(self) -> Unmeasured | None:
         return self._virtual.kernels.unmeasured
+
+    def assumptions(self) -> list[str]:
+        return list(self._virtual.assumptions)
 
     def reset_peaks(self) -> None:
         self._memory.reset_peaks()

@@ -159,6 +159,9 @@ class GpuTests:
                 del report.wasxfail
             tell(item, {"status": "unmeasured", "reason": report.longrepr[2]})
             report.user_properties = list(item.user_properties)
+        elif call.when == "call" and report.passed and HANDLE in item.config.stash:
+            tell(item, {"assumptions": item.config.stash[HANDLE].assumptions()})
+            report.user_properties = list(item.user_properties)
         if self._must_run and report.skipped and not hasattr(report, "wasxfail"):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
             report.outcome = "failed"
@@ -193,13 +196,13 @@ class OnVirtual:
         from ftcheck.memory.live import LiveMemory
         from ftcheck.memory.prediction import allocator_settings
         from ftcheck.memory.vgpu.gpu import VirtualGpu as Device
-        from ftcheck.pytest_plugin.values_asked import refuse
+        from ftcheck.pytest_plugin.values_asked import Asked
 
         card, assumed = stood_in_for(self._config.stash[SETTINGS])
         memory = LiveMemory(card, allocator_settings())
         device = Device(card.compute_capability)
         device.limit(memory)
-        device.values.asked = refuse
+        device.values.asked = Asked(device.assume)
         device.as_cuda()
         for name, module in list(sys.modules.items()):
             if name.startswith(Device.__module__.rpartition(".")[0]):

@@ -8,8 +8,6 @@ from typing import Any, Final, Literal, get_args
 
 import pytest
 
-from ftcheck.units import format_bytes, parse_bytes
-
 __all__ = ["SUITES_OWN", "Budget", "Needs", "WrongMarker", "budget_of", "budgets_of",
            "gpu_markers", "is_gpu_test", "needs_of", "validate"]  # fmt: skip
 
@@ -102,6 +100,8 @@ def budget_of(limit: str | int, of: Any = "reserved") -> Budget:
     """
     if of not in get_args(Of):
         raise WrongMarker(f"vram budget: of: got {of!r}, expected one of {', '.join(get_args(Of))}")
+    from ftcheck.units import format_bytes
+
     limit_bytes = _bytes("vram budget", limit)
     text = limit if isinstance(limit, str) else format_bytes(limit_bytes)
     return Budget(limit_bytes=limit_bytes, of=of, text=text)
@@ -148,6 +148,8 @@ def _bytes(where: str, amount: Any) -> int:
     if type(amount) is int and amount > 0:
         return amount
     if isinstance(amount, str):
+        from ftcheck.units import parse_bytes
+
         try:
             return parse_bytes(amount)
         except ValueError as error:

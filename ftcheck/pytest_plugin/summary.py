@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ftcheck.pytest_plugin.gpu_summary import left_behind, on_the_virtual_gpu
 from ftcheck.pytest_plugin.state import RESULTS, SETTINGS, Results
 
 __all__ = ["Controller"]
@@ -49,10 +50,17 @@ class Controller:
             terminalreporter.line(f"ftcheck: error: {self.refused}", red=True)
         elif self.report_file is not None:
             terminalreporter.line(f"ftcheck: wrote {self.report_file}")
-        unmeasured = terminalreporter.stats.get("unmeasured", [])
-        if not unmeasured:
-            return
-        terminalreporter.section("ftcheck: not measured, so not passed", sep="-")
-        for report in unmeasured:
-            reason = self.results.told.get(report.nodeid, {}).get("reason", "")
-            terminalreporter.line(f"{report.nodeid}: {reason}")
+        told = self.results.told
+        unmeasured = [
+            f"{report.nodeid}: {told.get(report.nodeid, {}).get('reason', '')}"
+            for report in terminalreporter.stats.get("unmeasured", [])
+        ]
+        for title, lines in (
+            ("ftcheck: on the virtual GPU", list(on_the_virtual_gpu(told))),
+            ("ftcheck: memory that tests left on the card", list(left_behind(told))),
+            ("ftcheck: not measured, so not passed", unmeasured),
+        ):
+            if lines:
+                terminalreporter.section(title, sep="-")
+                for line in lines:
+                    terminalreporter.line(line)

@@ -7,8 +7,9 @@ functions of `torch.cuda` that scripts ask are answered by the device's own modu
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from ftcheck.memory.vgpu.device import DEVICE_TYPE, device
 
-__all__ = ["as_cuda"]
+__all__ = ["as_cuda", "as_it_is"]
 
 _ASKED: Final = (
     "is_available", "is_initialized", "device_count", "current_device", "set_device",
@@ -29,6 +30,8 @@ _ASKED: Final = (
 """Functions of `torch.cuda` that the device's module has, too."""
 _PLACES: Final = frozenset({torch.Tensor.to, torch.Tensor.cuda})
 _entered: list[TorchFunctionMode] = []
+_real: dict[str, Any] = {}
+"""Functions of `torch.cuda` as torch has them."""
 
 
 def as_cuda(processors: Callable[[], int]) -> None:
@@ -41,7 +44,10 @@ def as_cuda(processors: Callable[[], int]) -> None:
         return
     module = getattr(torch, DEVICE_TYPE)
     for name in _ASKED:
-        setattr(torch.cuda, name, getattr(module, name))
+        _real[name] = getattr(torch.cuda, name)
+        for place in (torch.cuda, torch.cuda.random, torch.cuda.memory):
+            if hasattr(place, name):
+                setattr(place, name, getattr(module, name))
     major, minor = module.capability
     total = getattr(module, "total_memory", 0)
     torch.cuda.get_device_properties = lambda device=None: SimpleNamespace(  # type: ignore[assignment, return-value] # no card, no real properties
@@ -58,6 +64,17 @@ def as_cuda(processors: Callable[[], int]) -> None:
     mode = _Mode()
     mode.__enter__()
     _entered.append(mode)
+
+
+@contextlib.contextmanager
+def as_it_is() -> Iterator[None]:
+    """Let `torch.cuda` answer for itself, for a library that then looks for CUDA's functions."""
+    virtual = {name: getattr(torch.cuda, name) for name in _real}
+    vars(torch.cuda).update(_real)
+    try:
+        yield
+    finally:
+        vars(torch.cuda).update(virtual)
 
 
 def _rename(kind: Any) -> None:

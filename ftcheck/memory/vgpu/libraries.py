@@ -7,12 +7,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
 
+from ftcheck.memory.vgpu import facade
 from ftcheck.memory.vgpu.device import DEVICE_TYPE
 from ftcheck.memory.vgpu.errors import Unmeasured
 from ftcheck.memory.vgpu.hollow import save_hollow
@@ -48,6 +50,8 @@ def install(quantized: Quantized, recorder: Recorder) -> None:
     _on_import("transformers.utils.import_utils", _adapt_import_utils)
     _on_import("transformers.modeling_utils", partial(_adapt_modeling_utils, recorder))
     _on_import("transformers.integrations.bitsandbytes", _adapt_availability)
+    if "bitsandbytes" not in sys.modules:  # it takes functions of a build with CUDA, if it is there
+        sys.meta_path.insert(0, _Watcher("bitsandbytes", lambda module: None, facade.as_it_is))
     _on_import("bitsandbytes.functional", quantized.install)
     _on_import("bitsandbytes.nn.modules", _adapt_bitsandbytes)
 
@@ -204,11 +208,17 @@ def _on_import(name: str, adapt: Callable[[ModuleType], None]) -> None:
 
 
 class _Watcher(importlib.abc.MetaPathFinder):
-    """Finds one module as others would, and adapts it after it has run."""
+    """Finds one module as others would, runs it within `around`, and adapts it then."""
 
-    def __init__(self, name: str, adapt: Callable[[ModuleType], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        adapt: Callable[[ModuleType], None],
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._name = name
         self._adapt = adapt
+        self._around = around
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname != self._name:
@@ -217,10 +227,11 @@ class _Watcher(importlib.abc.MetaPathFinder):
         spec = importlib.util.find_spec(fullname)
         if spec is None or spec.loader is None:
             return None
-        run, adapt = spec.loader.exec_module, self._adapt
+        run, adapt, around = spec.loader.exec_module, self._adapt, self._around
 
         def run_and_adapt(module: ModuleType) -> None:
-            run(module)
+            with around():
+                run(module)
             adapt(module)
 
         spec.loader.exec_module = run_and_adapt  # type: ignore[method-assign] # of this module only
