@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ftcheck.checks.finding import CheckReport, Level, Outcome, Status
-from ftcheck.checks.registry import FAILS, Check, find, selected, within
+from ftcheck.checks.registry import FAILS, Check, selected, within
 from ftcheck.errors import FtcheckError, InputError
 from ftcheck.pytest_plugin.cache import SessionCache
 from ftcheck.pytest_plugin.reports import recipe_report, script_report
@@ -56,8 +56,8 @@ class SubjectFile(pytest.File):
 
     def report(self, request: pytest.FixtureRequest) -> CheckReport:
         """The report of all checks of this file that the session runs, looked at once."""
-        checks = {item.check for item in self.running()} | {find(FAILS)}
-        codes = sorted(check.code for check in checks)
+        checks = [item.check for item in self.running()]
+        codes = sorted({check.code for check in checks} | {FAILS})
         levels = sorted({check.level for check in checks}, key=list(Level).index)
         key = ("report", str(self.path), self.path.stat().st_mtime_ns, codes)
         report: CheckReport = SessionCache.of(request).get(
