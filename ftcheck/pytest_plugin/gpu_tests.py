@@ -196,13 +196,14 @@ class OnVirtual:
         from ftcheck.memory.live import LiveMemory
         from ftcheck.memory.prediction import allocator_settings
         from ftcheck.memory.vgpu.gpu import VirtualGpu as Device
-        from ftcheck.pytest_plugin.values_asked import Asked
+        from ftcheck.pytest_plugin.values_asked import Asked, mark_numbers
 
         card, assumed = stood_in_for(self._config.stash[SETTINGS])
         memory = LiveMemory(card, allocator_settings())
         device = Device(card.compute_capability)
         device.limit(memory)
         device.values.asked = Asked(device.assume)
+        mark_numbers(device.values)
         device.as_cuda()
         for name, module in list(sys.modules.items()):
             if name.startswith(Device.__module__.rpartition(".")[0]):

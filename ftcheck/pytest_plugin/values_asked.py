@@ -6,13 +6,23 @@ import os
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ftcheck.memory.vgpu.errors import Unmeasured
 
-__all__ = ["Asked"]
+if TYPE_CHECKING:
+    from ftcheck.memory.vgpu.values import Values
 
-_CARRIERS: Final = ("torch", "numpy", "ftcheck.memory.vgpu", "ftcheck.pytest_plugin")
+__all__ = ["Asked", "mark_numbers"]
+
+_CARRIERS: Final = (
+    "torch",
+    "numpy",
+    "json",
+    "copy",
+    "ftcheck.memory.vgpu",
+    "ftcheck.pytest_plugin",
+)
 """They ask because somebody asked them."""
 _STEPS: Final = ("torch.optim", "torch.amp", "torch.nn.utils", "torch.autograd",
                  "torch.utils.checkpoint")  # fmt: skip
@@ -64,3 +74,60 @@ class Asked:
 
 def _within(name: str, packages: tuple[str, ...]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+_ARITHMETIC: Final = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow",
+                      "rpow", "neg", "pos", "abs", "round")  # fmt: skip
+_COMPARISONS: Final = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+def mark_numbers(values: Values) -> None:
+    """Let numbers that a library got, such as losses, know that they are nominal.
+
+    What is computed from them knows it, too, and a test that compares them asks for a value. Only
+    `Tensor.item` is followed, which is how trainers read losses and norms.
+    """
+    import torch
+
+    from ftcheck.memory.vgpu.device import DEVICE_TYPE
+
+    class Nominal(float):
+        """A number that stands for one which only a real card computes."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return float, (float.__float__(self),)
+
+        def __copy__(self) -> Nominal:
+            return self
+
+        def __deepcopy__(self, memo: object) -> Nominal:
+            return self
+
+        __hash__ = float.__hash__
+
+    def computing(name: str) -> Callable[..., Any]:
+        def compute(self: float, *others: Any) -> Any:
+            found = getattr(float, name)(self, *others)
+            return Nominal(found) if type(found) is float else found
+
+        return compute
+
+    def comparing(name: str) -> Callable[..., Any]:
+        def compare(self: float, other: Any) -> Any:
+            values.asked("a number, such as a loss")
+            return getattr(float, name)(self, other)
+
+        return compare
+
+    for names, make in ((_ARITHMETIC, computing), (_COMPARISONS, comparing)):
+        for name in names:
+            setattr(Nominal, f"__{name}__", make(f"__{name}__"))
+    item: Any = torch.Tensor.item
+
+    def marked(tensor: torch.Tensor) -> Any:
+        found = item(tensor)
+        nominal = tensor.device.type == DEVICE_TYPE and values.read_guess
+        return Nominal(found) if nominal and type(found) is float else found
+
+    tensors: Any = torch.Tensor
+    tensors.item = marked

@@ -108,3 +108,9 @@ def test_a_text_begins_with_its_prompt(gpu: Any) -> None:
     tokenizer = load_tokenizer(recipe)
     (text,) = generate(load_base(recipe, tokenizer), tokenizer, recipe, ("def ",))
     assert text.startswith("def ")
+
+
+def test_the_training_loss_is_a_number_of_the_card(gpu: Any, tmp_path: Path) -> None:
+    """What only a real card can say, though the trainer goes on without it."""
+    result = trainer_of(small_recipe("training.max_steps=2"), tmp_path).train()
+    assert 0 < result.training_loss < 20

@@ -38,6 +38,8 @@ class Values:
         """Called before something that is not known is given to the host; it may refuse."""
         self.rests_on_guess = False
         """Whether a nominal value went into the last call of `compute`."""
+        self.read_guess = False
+        """Whether the last number that was read was nominal."""
         self.size_of: Callable[[int], int] = lambda address: 0
         """Bytes of the storage at an address; the recorder knows."""
 
@@ -138,7 +140,8 @@ class Values:
     def read(self, tensor: torch.Tensor, where: str) -> Any:
         """The number in a tensor of one element, as `.item()` gives it."""
         known = self.of(tensor)
-        if known is None or self.is_guessed(tensor):
+        self.read_guess = known is None or self.is_guessed(tensor)
+        if self.read_guess:
             self.asked(f"the value of a {_kind(tensor)}")
         if known is not None:
             return known.item()
