@@ -87,7 +87,7 @@ OPTIONS: Final = (
         name="card",
         metavar="NAME",
         help="The card that the virtual GPU stands in for, such as rtx4070-laptop-8gb (all of "
-        "them: ftcheck vram --cards)",
+        "them: ftcheck vram --list-cards)",
     ),
     Option(name="vram", metavar="SIZE", help="Its memory, such as 8GiB"),
     Option(
