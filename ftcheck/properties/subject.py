@@ -43,7 +43,7 @@ class PropertyFailed(AssertionError):
     @classmethod
     def within(cls, error: BaseException) -> PropertyFailed | None:
         """What an error is or holds: Hypothesis wraps what fails one time and not the next."""
-        inner = (error, *getattr(error, "exceptions", ()))
+        inner = (error, *getattr(error, "exceptions", ()), error.__cause__, error.__context__)
         return next((one for one in inner if isinstance(one, cls)), None)
 
 
@@ -206,7 +206,8 @@ class Subject:
                 revision=model.revision or "main",
                 trust_remote_code=model.trust_remote_code,
             )
-        return max(int(config.get_text_config().vocab_size), len(self.tokenizer))
+        text = getattr(config, "get_text_config", lambda: config)()  # since transformers 4.42
+        return max(int(text.vocab_size), len(self.tokenizer))
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, as the tokenizer gives it back."""

@@ -110,7 +110,8 @@ def byte_level(
     merges = [("Ġ", "t"), ("h", "e"), ("Ġt", "he")]
     vocab["Ġthe"] += gap
     backend = Tokenizer(models.BPE(vocab, merges, dropout=dropout))
-    backend.normalizer = normalizer
+    if normalizer is not None:
+        backend.normalizer = normalizer
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     backend.decoder = decoders.ByteLevel()
     return _fast(backend, eos_token="<|endoftext|>", **tokens)
