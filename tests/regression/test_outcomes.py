@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from ftcheck.pipeline.library_bugs import LIBRARY_BUGS
 from tests.regression.outcomes import ELSEWHERE, by_version, expected_outcome, said_by
 
+ROOT = Path(__file__).parents[2]
 HERE = {"pytest": ">=8"}
 NOT_HERE = {"pytest": ">=8", "transformers": "<1"}
 
@@ -30,6 +32,15 @@ def test_what_came_and_what_went_away_fail() -> None:
 def test_versions_that_no_row_has_are_said() -> None:
     with pytest.raises(LookupError, match="end with one for ELSEWHERE"):
         expected_outcome(((NOT_HERE, "bad"),))
+
+
+def test_each_set_of_versions_has_an_environment() -> None:
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    label = tox["tox"]["labels"].partition("matrix =")[2].splitlines()[0]
+    sets = {file.stem for file in (ROOT / "tests/regression/constraints").glob("*.txt")}
+    assert sets == {name.strip() for name in label.split(",")}
+    assert len(sets) >= 8
 
 
 def test_what_a_call_raises() -> None:
