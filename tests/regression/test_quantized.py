@@ -73,8 +73,12 @@ def test_loading_in_8_bits_on_a_cpu() -> str:
 
 
 @by_version(({"bitsandbytes": "<0.47"}, True), (ELSEWHERE, False))
-def test_logits_in_8_bits_are_nan() -> bool:
-    """With transformers of 4.55 and later, which let bitsandbytes 0.46 onto a CPU."""
+def test_logits_in_8_bits_are_wrong() -> bool:
+    """transformers 4.55 and later let bitsandbytes 0.46 onto a CPU, for which it is not ready.
+
+    No environment has that pair. Seen with 4.57.6 and 0.46.1: NaN in float16, and in float32 a mean
+    error of 2.6 where the logits have a mean size of 3.4.
+    """
     import torch
 
     if not at_least("transformers", "4.55"):
@@ -86,7 +90,8 @@ def test_logits_in_8_bits_are_nan() -> bool:
         device_map={"": "cpu"},
         torch_dtype=torch.float32,
     )
-    return bool(logits(model).isnan().any())
+    error = float((logits(model) - logits(base())).abs().mean())
+    return not error < 0.5
 
 
 @by_version(({"transformers": "<5"}, "torch.float16"), (ELSEWHERE, "torch.float32"))
