@@ -88,8 +88,9 @@ def _several_processes(situation: Situation) -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _loss_type_unset(situation: Situation) -> bool:
-    return getattr(situation.base, "loss_type", None) is None
+def _divides_by_unshifted_labels(situation: Situation) -> bool:
+    helped = getattr(situation.base, "loss_type", None) is not None
+    return not (helped and in_range({"transformers": ">=5.10"}))
 
 
 def _accumulates(situation: Situation) -> bool:
@@ -122,12 +123,12 @@ LIBRARY_BUGS: tuple[LibraryBug, ...] = (
     LibraryBug(
         slug="gpt2-loss-type",
         versions={"transformers": ">=4.49"},
-        applies=_loss_type_unset,
+        applies=_divides_by_unshifted_labels,
         effect="the loss of models without a loss_type (GPT-2) is divided by labels counted before "
         "the causal shift: training loss and gradient are (L−1)/L of the true ones for rows of L "
         "labels, and from 4.57 eval_loss too, which then moves with the eval batch size",
         handled="eval_loss is taken as the mean over label tokens; the training loss is left as a "
-        'plain script has it, unless model.loss_type = "ForCausalLM"',
+        'plain script has it; model.loss_type = "ForCausalLM" mends it from transformers 5.10',
         source="huggingface/transformers#46204",
     ),
     LibraryBug(

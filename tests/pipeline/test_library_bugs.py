@@ -11,7 +11,7 @@ from ftcheck.pipeline import library_bugs, load_base, load_tokenizer
 from ftcheck.pipeline.library_bugs import LIBRARY_BUGS, Situation, active_bugs, in_range
 from ftcheck.recipe import Recipe
 from tests.helpers.recipes import small_recipe
-from tests.helpers.versions import skip_unless_runnable
+from tests.helpers.versions import at_least, skip_unless_runnable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -71,7 +71,11 @@ def test_slugs_are_unique_and_rows_complete() -> None:
 @pytest.mark.parametrize(
     ("slug", "overrides", "applies"),
     [
-        ("gpt2-loss-type", ["model.loss_type=ForCausalLM"], False),
+        (
+            "gpt2-loss-type",
+            ["model.loss_type=ForCausalLM"],
+            not at_least("transformers", "5.10"),
+        ),
         ("packed-4bit-weights", ["quantization.load_in_4bit=true"], True),
         (
             "packed-4bit-weights",
