@@ -102,6 +102,10 @@ def check(
                 "Arguments, --through and --stand-in are for scripts.",
                 next_step="Leave them out, or give a .py file.",
             )
+        if fix:
+            from ftcheck.cli.fix import recipe_file
+
+            recipe_file(subject)  # refuses a built-in one before the long looks
         report = _recipe(
             subject,
             overrides,

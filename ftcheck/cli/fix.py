@@ -11,28 +11,36 @@ import click
 
 from ftcheck.errors import InputError
 from ftcheck.files import write_text
+from ftcheck.recipe.load import builtin_names
 from ftcheck.recipe.renames import RENAMES
 
 if TYPE_CHECKING:
     from ftcheck.checks.finding import CheckReport
 
-__all__ = ["mend"]
+__all__ = ["mend", "recipe_file"]
+
+
+def recipe_file(subject: str) -> Path:
+    """The file of a recipe that is to be changed.
+
+    Raises:
+        InputError: The recipe is built in.
+    """
+    file = Path(subject)
+    if subject in builtin_names():
+        raise InputError(
+            f"--fix: {subject} is built in, and cannot be changed.",
+            next_step=f"Copy it first: ftcheck init my.toml --from {subject}",
+        )
+    return file / "recipe.toml" if file.is_dir() else file
 
 
 def mend(subject: str, report: CheckReport, *, yes: bool) -> None:
     """Change a recipe file by the fixes of its errors and warnings.
 
     Comments and order stay. The old file is kept beside as `.bak`.
-
-    Raises:
-        InputError: The subject is no file.
     """
-    file = Path(subject)
-    if not file.is_file():
-        raise InputError(
-            f"--fix: {subject} is built in, and cannot be changed.",
-            next_step=f"Copy it first: ftcheck init my.toml --from {subject}",
-        )
+    file = recipe_file(subject)
     changes: dict[str, Any] = {}
     for found in report.findings:
         if found.fails:

@@ -30,6 +30,7 @@ def test_findings_are_a_line_each_and_fail(tmp_path: Path) -> None:
     assert all("→" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_what_the_pipeline_refuses_is_a_finding(tmp_path: Path) -> None:
     given = ("--set", 'lora.target_modules=["q_proj"]')
     answer = ftcheck_command("check", "quickstart", *given, cwd=tmp_path)
@@ -38,6 +39,7 @@ def test_what_the_pipeline_refuses_is_a_finding(tmp_path: Path) -> None:
     assert "1 error" in answer.stdout.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_an_accepted_finding_does_not_fail(tmp_path: Path) -> None:
     file = tmp_path / "my.toml"
     ftcheck_command("init", str(file), "--from", "quickstart", cwd=tmp_path)
@@ -48,7 +50,14 @@ def test_an_accepted_finding_does_not_fail(tmp_path: Path) -> None:
     assert "(accepted: to measure the base)" in answer.stdout
 
 
-@pytest.mark.parametrize("style", ["json", "junit", "markdown"])
+@pytest.mark.parametrize(
+    "style",
+    [
+        "json",
+        pytest.param("junit", marks=pytest.mark.slow),
+        pytest.param("markdown", marks=pytest.mark.slow),
+    ],
+)
 def test_other_forms(tmp_path: Path, style: str) -> None:
     given = (*BROKEN, "--level", "static", "--format", style, "--output", "report")
     answer = ftcheck_command("check", "quickstart", *given, cwd=tmp_path)

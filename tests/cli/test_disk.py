@@ -46,6 +46,7 @@ def test_no_permission_to_write(closed_folder: Path, capsys: pytest.CaptureFixtu
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_a_file_too_large_for_the_disk(tmp_path: Path) -> None:
     """The operating system refuses large writes in the middle of a run."""
     import resource

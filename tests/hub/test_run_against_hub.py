@@ -45,6 +45,7 @@ def ftcheck_run(
     return answer.returncode, answer.stdout, answer.stderr
 
 
+@pytest.mark.slow
 def test_a_short_run_then_one_from_the_cache(hub: Hub, tmp_path: Path) -> None:
     short = ["--set", "training.max_steps=2", "--set", "generation.max_new_tokens=4"]
     status, out, err = ftcheck_run(hub, tmp_path, *short)
@@ -110,6 +111,7 @@ def test_what_could_not_be_had_is_said(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
     environment = hub.environment(tmp_path / "home")
     answer = ftcheck_command(

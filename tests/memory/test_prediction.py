@@ -15,6 +15,8 @@ from ftcheck.memory.vram_report import VramReport
 from ftcheck.recipe import load_recipe
 from tests.memory import subjects
 
+pytestmark = pytest.mark.slow  # all of them are predicted first, in half a minute
+
 MIB = 1024**2
 RECIPES = {
     "reference": (),

@@ -158,6 +158,7 @@ def test_killed_before_the_first_checkpoint(tmp_path: Path, undisturbed: Path) -
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_and_exits_130(tmp_path: Path, undisturbed: Path) -> None:
     status = killed(tmp_path, lambda run: steps_logged(run) >= 4, signal.SIGINT)
     assert status == 130

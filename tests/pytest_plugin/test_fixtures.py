@@ -110,6 +110,7 @@ def test_a_marker_without_effect_is_refused(pytester: pytest.Pytester) -> None:
     found.stdout.fnmatch_lines(["*has no effect on a test without an ft_ fixture"])
 
 
+@pytest.mark.slow
 def test_a_conftest_overrides_what_follows(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """

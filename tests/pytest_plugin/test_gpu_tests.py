@@ -71,6 +71,7 @@ def test_a_test_that_must_run_and_does_not_fails(pytester: pytest.Pytester) -> N
     )
 
 
+@pytest.mark.slow
 def test_without_a_card_cuda_is_unmeasured(pytester: pytest.Pytester) -> None:
     found = run(pytester, FOUR_KINDS, "--ftcheck-device=cuda", "-k", "marked or plain")
     found.stdout.fnmatch_lines(

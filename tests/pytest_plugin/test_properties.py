@@ -35,6 +35,7 @@ def recipes(pytester: pytest.Pytester) -> None:
         (pytester.path / f"{name}.recipe.toml").write_text(text, encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recipes")
 def test_a_property_is_an_item(pytester: pytest.Pytester) -> None:
     found = pytester.runpytest_subprocess(*PLAIN, "--collect-only", "-q", "--ftcheck-level=data")
@@ -98,6 +99,7 @@ def test_what_does_not_apply_is_skipped_at_its_line(pytester: pytest.Pytester) -
     found.stdout.fnmatch_lines(["SKIPPED * a.recipe.toml:13: does not apply: append_eos and *"])
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_cannot_be_had_is_unmeasured(pytester: pytest.Pytester) -> None:
     text = SOUND.replace("ftcheck:tiny-gpt2", "nobody/nothing")
     (pytester.path / "far.recipe.toml").write_text(text, encoding="utf-8")

@@ -55,6 +55,7 @@ def test_a_check_is_an_item(pytester: pytest.Pytester, recipe: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_static_checks_pass(pytester: pytest.Pytester, recipe: str) -> None:
     found = pytester.runpytest_subprocess(*PLAIN, "--ftcheck-level=static", "-k", "adapter")
     assert found.ret == 0

@@ -13,7 +13,7 @@ pytest_plugins = ["pytester"]
 BROKEN = SOUND.replace("lora_alpha = 16", "lora_alpha = 0")
 
 
-@pytest.mark.parametrize("more", [(), ("-n", "2")])
+@pytest.mark.parametrize("more", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)])
 def test_json_has_every_check(pytester: pytest.Pytester, more: tuple[str, ...]) -> None:
     (pytester.path / "a.recipe.toml").write_text(BROKEN, encoding="utf-8")
     found = pytester.runpytest_subprocess(
@@ -29,6 +29,7 @@ def test_json_has_every_check(pytester: pytest.Pytester, more: tuple[str, ...]) 
     assert told["findings"][0]["key"] == "lora.lora_alpha"
 
 
+@pytest.mark.slow
 def test_markdown_is_a_table_of_findings(pytester: pytest.Pytester) -> None:
     (pytester.path / "a.recipe.toml").write_text(BROKEN, encoding="utf-8")
     pytester.runpytest_subprocess(

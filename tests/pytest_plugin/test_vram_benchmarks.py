@@ -63,6 +63,7 @@ def recorded(pytester: pytest.Pytester) -> dict[str, Any]:
     return peaks
 
 
+@pytest.mark.slow
 def test_recorded(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_five=FIVE)
     found = run(pytester, *UPDATE)
@@ -95,6 +96,7 @@ def test_recorded_here_and_compared_by_workers(pytester: pytest.Pytester) -> Non
     )
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_said(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_wrong="""
