@@ -6,16 +6,23 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from ftcheck.checks.facts import IGNORED, Learning, Setup
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
+from ftcheck.pipeline.library_bugs import LOSS_TYPE_MENDS, in_range
 
 __all__: list[str] = []
 
 _MOSTLY: Final = 0.9
+_SUMS_LOSSES: Final = {"transformers": ">=4.46,<4.49"}
+"""As `accumulated-gradient` in the table of library bugs."""
+_OWN_DIVISION: Final = (
+    "Let compute_loss divide by num_items_in_batch, or set "
+    "trainer.model_accepts_loss_kwargs = False."
+)
 _ROUNDING: Final = 1e-3
 """Relative difference of losses in float32 that reordering sums explains, with room."""
 
@@ -49,21 +56,30 @@ def accumulation(self: Check, seen: Seen) -> Iterator[Finding]:
         raise NotMeasured(_why(learning, "the accumulated gradient was not measured"))
     if not 1 / 1.4 <= factor <= 1.4:
         library = not setup.own_loss and _counts_before_the_shift(setup)
+        fix, change = _mended_by_loss_type() if library else (_OWN_DIVISION, {})
         yield self.finding(
             f"the accumulated gradient is {factor:.2f} times that of the mean over label tokens",
             evidence=_own_methods(setup),
             key="model.loss_type" if library else "training.gradient_accumulation_steps",
-            fix='Set model.loss_type = "ForCausalLM" before the trainer is made.'
-            if library
-            else "Let compute_loss divide by num_items_in_batch, or set "
-            "trainer.model_accepts_loss_kwargs = False.",
-            change={"model.loss_type": "ForCausalLM"} if library else None,
+            fix=fix,
+            change=change,
         )
 
 
 def _counts_before_the_shift(setup: Setup) -> bool:
     """Whether the library divides the loss by labels that it counted too early (FT412)."""
-    return setup.model_class.startswith("GPT2") and not setup.config.get("loss_type")
+    helped = bool(setup.config.get("loss_type")) and in_range(LOSS_TYPE_MENDS)
+    return setup.model_class.startswith("GPT2") and not helped
+
+
+def _mended_by_loss_type() -> tuple[str, dict[str, Any]]:
+    """What to do about it, with the installed version of transformers."""
+    if in_range(LOSS_TYPE_MENDS):
+        change = {"model.loss_type": "ForCausalLM"}
+        return 'Set model.loss_type = "ForCausalLM" before the trainer is made.', change
+    if in_range(_SUMS_LOSSES):
+        return "Upgrade transformers: from 4.49 on, losses of accumulated batches are averaged.", {}
+    return 'Upgrade transformers to 5.10, and set model.loss_type = "ForCausalLM".', {}
 
 
 def _own_methods(setup: Setup) -> list[str]:
@@ -296,7 +312,7 @@ def divided(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Bad: a perplexity that is read off `eval_loss`, with rows of ten tokens.
 
-    Good: `model.loss_type = "ForCausalLM"` before the trainer is made.
+    Good: `model.loss_type = "ForCausalLM"` before the trainer is made (transformers 5.10).
     """
     setup = seen.need("setup")
     learning = seen.need("learning")
@@ -307,16 +323,18 @@ def divided(self: Check, seen: Seen) -> Iterator[Finding]:
         return
     if not _counts_before_the_shift(setup):
         raise NotApplicable("the model's loss is counted after the shift")
-    if seen.recipe is not None and seen.recipe.model.loss_type is not None:
+    loss_type = None if seen.recipe is None else seen.recipe.model.loss_type
+    if loss_type is not None and in_range(LOSS_TYPE_MENDS):
         raise NotApplicable("model.loss_type is set")
     before = sum(sum(label != IGNORED for label in row.labels or ()) for row in rows)
     after = sum(sum(label != IGNORED for label in (row.labels or ())[1:]) for row in rows)
     share = 1 - after / max(1, before)
     if share >= 0.02:
+        fix, change = _mended_by_loss_type()
         yield self.finding(
             f"loss and gradient are {100 * share:.0f} % too small: divided by labels counted "
             "before the shift",
             key="model.loss_type",
-            fix='Set model.loss_type = "ForCausalLM" before the trainer is made.',
-            change={"model.loss_type": "ForCausalLM"},
+            fix=fix,
+            change=change,
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIBRARY_BUGS",
+    "LOSS_TYPE_MENDS",
     "LibraryBug",
     "Situation",
     "active_bugs",
@@ -78,6 +79,10 @@ def in_range(versions: Mapping[str, str]) -> bool:
     )
 
 
+LOSS_TYPE_MENDS: Mapping[str, str] = {"transformers": ">=5.10"}
+"""Versions that count shifted labels where a model has a `loss_type` (source, and a regression)."""
+
+
 def _always(situation: Situation) -> bool:
     del situation
     return True
@@ -90,7 +95,7 @@ def _several_processes(situation: Situation) -> bool:
 
 def _divides_by_unshifted_labels(situation: Situation) -> bool:
     helped = getattr(situation.base, "loss_type", None) is not None
-    return not (helped and in_range({"transformers": ">=5.10"}))
+    return not (helped and in_range(LOSS_TYPE_MENDS))
 
 
 def _accumulates(situation: Situation) -> bool:

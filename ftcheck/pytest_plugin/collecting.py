@@ -220,7 +220,7 @@ def _conclude(item: CheckItem, outcome: Outcome, report: CheckReport) -> None:
         )
     if outcome.status is Status.UNMEASURED:
         _fail_if_nobody_else_does(item, report)
-        unmeasured(item, f"unmeasured: {outcome.reason}")
+        unmeasured(item, outcome.reason)
     if outcome.status is Status.SKIPPED:
         pytest.skip(f"does not apply: {outcome.reason}")
 

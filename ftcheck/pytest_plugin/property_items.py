@@ -127,7 +127,7 @@ class PropertyItem(SubjectItem):
             self.try_on(_PLAIN[self.wanted.texts])
             super().runtest()
         except Unavailable as error:
-            unmeasured(self, f"unmeasured: {self.words(error.message)}")
+            unmeasured(self, self.words(error.message))
         except Exception as error:
             if failed := PropertyFailed.within(error):
                 self.tell("failed", str(failed))

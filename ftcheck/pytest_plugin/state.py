@@ -68,7 +68,7 @@ def told(report: pytest.TestReport) -> dict[str, Any]:
 def unmeasured(item: pytest.Item, reason: str) -> NoReturn:
     """End a test that applies and cannot be measured here. It did not pass."""
     tell(item, {"status": "unmeasured", "reason": reason})
-    pytest.skip(reason)
+    pytest.skip(f"unmeasured: {reason}")
 
 
 def is_worker(config: pytest.Config) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,16 +53,23 @@ class Controller:
         elif self.report_file is not None:
             terminalreporter.line(f"ftcheck: wrote {self.report_file}")
         told = self.results.told
-        unmeasured = [
-            f"{report.nodeid}: {told.get(report.nodeid, {}).get('reason', '')}"
-            for report in terminalreporter.stats.get("unmeasured", [])
-        ]
+        unmeasured = [report.nodeid for report in terminalreporter.stats.get("unmeasured", [])]
         for title, lines in (
             ("ftcheck: on the virtual GPU", list(on_the_virtual_gpu(told))),
             ("ftcheck: memory that tests left on the card", list(left_behind(told))),
-            ("ftcheck: not measured, so not passed", unmeasured),
+            ("ftcheck: not measured, so not passed", list(_with_reasons(unmeasured, told))),
         ):
             if lines:
                 terminalreporter.section(title, sep="-")
                 for line in lines:
                     terminalreporter.line(line)
+
+
+def _with_reasons(tests: Iterable[str], told: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Tests and why they were not measured; those of one file for one reason in one line."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for test in tests:
+        reason = told.get(test, {}).get("reason", "")
+        together.setdefault((test.partition("::")[0], reason), []).append(test)
+    for (file, reason), some in together.items():
+        yield f"{some[0] if len(some) == 1 else f'{file}: {len(some)} tests'}: {reason}"

@@ -90,7 +90,7 @@ def test_without_torch_they_are_unmeasured(pytester: pytest.Pytester) -> None:
     found = run(pytester, FOUR_KINDS, "--ftcheck-device=virtual")
     found.stdout.fnmatch_lines(
         [
-            "test_inner.py::test_marked: torch cannot be imported: no torch",
+            "test_inner.py: 4 tests: torch cannot be imported: no torch",
             "* 1 passed, 4 unmeasured *",
         ]
     )
