@@ -269,7 +269,9 @@ class Learning:
 
     Attributes:
         base_loss: Mean loss over label tokens with the adapter off; `None` where not computed.
-        start_loss: The same with the adapter on, before any step.
+        prose_loss: The same on plain English, where the base does worse than guessing on the rows;
+            `None` where not computed.
+        start_loss: Mean loss over label tokens with the adapter on, before any step.
         adapter_effect: Largest difference that the adapter makes to the logits before training.
         own_loss: What `compute_loss` of the trainer gives for the batch.
         mean_loss: Mean over label tokens that the model would shift itself.
@@ -285,6 +287,7 @@ class Learning:
     """
 
     base_loss: float | None = None
+    prose_loss: float | None = None
     start_loss: float | None = None
     adapter_effect: float | None = None
     own_loss: float | None = None
