@@ -276,6 +276,8 @@ class Learning:
         own_loss: What `compute_loss` of the trainer gives for the batch.
         mean_loss: Mean over label tokens that the model would shift itself.
         unshifted_loss: The same without a shift.
+        first_label_counts: Whether the label of the first token, which nothing predicts, changes
+            the loss of the trainer; `None` where that is the library's, or was not looked at.
         losses: Mean loss on the same batch after each step at the recipe's highest rate.
         leak: Largest change of a row's logits when another row of the batch is another;
             relative to the largest logit.
@@ -293,6 +295,7 @@ class Learning:
     own_loss: float | None = None
     mean_loss: float | None = None
     unshifted_loss: float | None = None
+    first_label_counts: bool | None = None
     losses: tuple[float, ...] = ()
     leak: float | None = None
     packed_leak: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -14,6 +15,10 @@ __all__: list[str] = []
 
 _ADAPTIVE: Final = ("adam", "lion", "ademamix", "lamb")
 _GIB: Final = 2**30
+_LOWER: Final = frozenset({"loss", "perplexity", "ppl", "wer", "cer", "mse", "mae", "rmse", "nll"})
+_HIGHER: Final = frozenset({"accuracy", "acc", "f1", "bleu", "rouge", "rouge1", "rouge2", "rougel",
+                            "precision", "recall", "sacrebleu", "meteor", "auc"})  # fmt: skip
+"""Words of metrics whose names say which way is better."""
 
 
 @check("FT401", "optimizer-lacks-parameters", Level.STEP, Severity.ERROR)
@@ -266,6 +271,38 @@ def best_metric(self: Check, seen: Seen) -> Iterator[Finding]:
             fix='Set it to "eval_loss", or report it from compute_metrics.',
             change={"training.metric_for_best_model": "eval_loss"},
         )
+
+
+@check("FT428", "best-metric-backwards", Level.STATIC, Severity.ERROR)
+def backwards(self: Check, seen: Seen) -> Iterator[Finding]:
+    """The worst checkpoint is kept as the best: `greater_is_better` is the wrong way round.
+
+    Losses, perplexities and error rates are better when lower; accuracy, F1, BLEU and ROUGE when
+    higher. Left out, the library takes every metric for the greater the better whose name does not
+    end in "loss": perplexity, too.
+
+    Bad: `metric_for_best_model="eval_loss", greater_is_better=True`
+
+    Good: `greater_is_better=False`, or left out for a loss.
+    """
+    setup = seen.need("setup")
+    wanted = setup.arguments.get("metric_for_best_model")
+    if not wanted:
+        raise NotApplicable("no metric is asked for")
+    if not (setup.arguments.get("load_best_model_at_end") or setup.early_stopping):
+        raise NotApplicable("no best checkpoint is chosen")
+    greater = setup.arguments.get("greater_is_better")
+    words = set(re.split(r"[^a-z0-9]+", str(wanted).lower()))
+    lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
+    if greater is None or lower == higher or bool(greater) == higher:
+        return
+    yield self.finding(
+        f"{wanted} is better when it is {'lower' if lower else 'higher'}, and greater_is_better is "
+        f"{bool(greater)}: the worst checkpoint is kept",
+        key="training.greater_is_better",
+        fix=f"Set greater_is_better={higher}.",
+        change={"training.greater_is_better": higher},
+    )
 
 
 @check("FT421", "eval-loss-missing", Level.STEP, Severity.ERROR)

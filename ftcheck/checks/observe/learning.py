@@ -73,6 +73,7 @@ def _look(trainer: Any, tokenizer: Any, seen: dict[str, Any]) -> None:
         seen["unshifted_loss"] = _number(mean_loss(logits, batch["labels"], shift=0))
         _look_at_the_base(trainer, tokenizer, batch, logits, seen)
         seen["own_loss"] = _number(trainer.compute_loss(model, dict(batch)))
+        seen["first_label_counts"] = _first_label_counts(trainer, batch)
         _look_at_rows(model, batch, logits, seen)
     if seconds < _SECONDS / 8:
         seen["accumulation"] = _accumulation(trainer, found)
@@ -112,6 +113,36 @@ def _prose_loss(model: Any, tokenizer: Any, ids: list[int]) -> float | None:
     given = torch.tensor([prose], device=next(model.parameters()).device)
     with without_adapter(model):
         return _number(mean_loss(forward(model, {"input_ids": given}), given))
+
+
+def _loss_function(trainer: Any) -> Any:
+    """What a trainer was given to compute its loss with, where its version has that."""
+    return getattr(trainer, "compute_loss_func", None)
+
+
+def _first_label_counts(trainer: Any, batch: Mapping[str, Any]) -> bool | None:
+    """Whether a loss of the trainer's own depends on the label of the first token."""
+    from transformers import Trainer
+
+    if type(trainer).compute_loss is Trainer.compute_loss and not _loss_function(trainer):
+        return None
+    labels, ids = batch["labels"], batch["input_ids"]
+    learned = labels != IGNORED
+    config = getattr(trainer.model, "active_peft_config", None)
+    if labels.shape != ids.shape or getattr(config, "is_prompt_learning", False):
+        return None
+    if 10 * int((labels == ids)[learned].sum()) < 9 * int(learned.sum()):
+        return None
+    losses = []
+    for token in (0, 1):
+        alone = labels.new_full(labels.shape, IGNORED)
+        alone[:, 0] = token
+        try:
+            loss = trainer.compute_loss(trainer.model, {**batch, "labels": alone})
+        except Exception:  # noqa: BLE001 - it may well not take such labels
+            return None
+        losses.append(_number(loss))
+    return all(map(math.isfinite, losses)) and abs(losses[0] - losses[1]) > 1e-6
 
 
 def _text_alone(batch: Mapping[str, Any], pad: int | None) -> Any:
