@@ -45,9 +45,9 @@ class Recorder:
         self.tokenizer: Any = None
         self.merged: set[int] = set()
 
-    def record(self, *, through: bool, failure: Any = None, loop: bool = False) -> Record:
+    def record(self, *, through: bool, failure: Any = None) -> Record:
         """All that was noted so far."""
-        return Record(calls=tuple(self._calls), through=through, failure=failure, loop=loop)
+        return Record(calls=tuple(self._calls), through=through, failure=failure)
 
     def place(self) -> str:
         """`file:line` of the innermost frame of the user's code; empty where there is none.

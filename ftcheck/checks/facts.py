@@ -391,12 +391,16 @@ class Record:
         through: Whether it was followed to its end.
         failure: What it raised.
         loop: Whether it trains in a loop of its own, in which it was stopped.
+        rates: The highest learning rate of each optimizer step of that loop.
+        kept_gradients: Steps of that loop after which the gradient was not cleared.
     """
 
     calls: tuple[Call, ...] = ()
     through: bool = False
     failure: Failure | None = None
     loop: bool = False
+    rates: tuple[float, ...] = ()
+    kept_gradients: int = 0
 
     def of(self, what: str) -> tuple[Call, ...]:
         """Calls of one kind."""

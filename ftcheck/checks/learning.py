@@ -76,6 +76,32 @@ def _why(learning: Learning, otherwise: str) -> str:
     return otherwise if failure is None else f"{failure.kind}: {failure.text.splitlines()[0]}"
 
 
+@check("FT429", "gradients-not-cleared", Level.STEP, Severity.ERROR)
+def not_cleared(self: Check, seen: Seen) -> Iterator[Finding]:
+    """A loop of the script's own adds each gradient to those of all the steps before.
+
+    The step is made along the sum of all gradients since the start. Seen when a gradient comes in
+    behind a step, and the one of that step is still there.
+
+    Bad: `loss.backward()` and `optimizer.step()` without `optimizer.zero_grad()`.
+
+    Good: `optimizer.zero_grad()` after each step.
+    """
+    record = seen.record
+    if record is None or not record.loop:
+        raise NotApplicable("a Trainer clears gradients by itself")
+    steps = len(record.rates)
+    if steps < 2:
+        raise NotMeasured("fewer than two steps were made")
+    if record.kept_gradients:
+        yield self.finding(
+            f"the gradient is not cleared after {record.kept_gradients} of {steps - 1} steps: the "
+            "next one is added to it",
+            key="training",
+            fix="Call optimizer.zero_grad() after each optimizer.step().",
+        )
+
+
 @check("FT409", "loss-does-not-fall", Level.STEP, Severity.ERROR)
 def does_not_fall(self: Check, seen: Seen) -> Iterator[Finding]:
     """Steps on one batch do not lower the loss on that batch.

@@ -73,13 +73,25 @@ def holds_frozen(self: Check, seen: Seen) -> Iterator[Finding]:
 def zero(self: Check, seen: Seen) -> Iterator[Finding]:
     """The learning rate is zero, or so small that nothing moves.
 
-    From 1e-8 down an update of AdamW is below the rounding of float32 weights of size 0.1.
+    From 1e-8 down an update of AdamW is below the rounding of float32 weights of size 0.1. Of a
+    loop of the script's own: the rate was not zero, and is so from one of its first steps on.
 
-    Bad: `learning_rate=0.0`; `2e-50` by a slip.
+    Bad: `learning_rate=0.0`; a schedule that is told epochs, and stepped after each batch.
 
     Good: 1e-4 to 3e-4 for LoRA, 1e-5 to 5e-5 for all parameters.
     """
     setup = seen.need("setup")
+    rates = seen.record.rates if seen.record is not None else ()
+    if any(rates) and len(rates) > 2 and not any(rates[-2:]):
+        steps = max(number for number, rate in enumerate(rates, 1) if rate)
+        yield self.finding(
+            f"the learning rate is 0 after {steps} steps: nothing is learned from then on",
+            evidence=[", ".join(f"{rate:.3g}" for rate in rates)],
+            key="training",
+            fix="Tell the scheduler the optimizer steps of the whole run: epochs × batches ÷ "
+            "accumulation.",
+        )
+        return
     if setup.optimizer_given:
         raise NotApplicable("the trainer was given an optimizer")
     rate = float(setup.arguments.get("learning_rate") or 0.0)

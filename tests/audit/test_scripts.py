@@ -87,7 +87,13 @@ def test_gpt2_is_stood_in_for_where_it_is_not_on_this_machine(published: Path) -
 
 @pytest.mark.parametrize(
     ("mistake", "how", "found"),
-    [("", "by name", set()), ("", "positional", set()), ("shifted", "positional", {"FT204"})],
+    [
+        ("", "by name", set()),
+        ("", "positional", set()),
+        ("shifted", "positional", {"FT204"}),
+        ("uncleared", "by name", {"FT429"}),
+        ("epochs", "by name", {"FT403"}),
+    ],
 )
 def test_a_loop_of_its_own_is_followed(
     published: Path, mistake: str, how: str, found: set[str]

@@ -230,6 +230,7 @@ NOT_BY_RECIPE: dict[str, str] = {
     "FT402": "Trainer gives the optimizer what is trained, and nothing else",
     "FT408": "the loss of a recipe is that of its model: only a Trainer of one's own has another",
     "FT418": "a recipe has no compute_metrics",
+    "FT429": "Trainer clears the gradients after each step",
     "FT504": "a quantized base is prepared before it is wrapped",
     "FT602": "a base is loaded onto one device whole",
     "FT603": "how many cards there are is the machine's affair; a recipe is looked at on the CPU",
