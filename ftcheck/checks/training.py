@@ -151,9 +151,11 @@ def warmup(self: Check, seen: Seen) -> Iterator[Finding]:
     if (share >= 0.5 and training.steps > 2 and schedule[0] < 0.5 * peak) or (
         short and training.steps > 2 and share >= 0.5
     ):
-        reached = "" if not short else f", and ends at {peak:.2g} of {wanted:.2g}"
         yield self.finding(
-            f"{100 * share:.0f} % of the {training.steps} steps are warm-up{reached}",
+            f"the warm-up does not end within the {training.steps} steps: the rate gets to "
+            f"{peak:.2g} of {wanted:.2g}"
+            if short
+            else f"{100 * share:.0f} % of the {training.steps} steps are warm-up",
             key="training.warmup_steps",
             fix="Set warmup_steps to a few percent of the steps.",
             change={"training.warmup_steps": max(1, training.steps // 30)},

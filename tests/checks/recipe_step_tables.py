@@ -240,6 +240,7 @@ NOT_BY_RECIPE: dict[str, str] = {
     "FT804": "it is saved with its adapter",
     "FT805": "an adapter is loaded on the base that the recipe names",
     "FT806": "the tokenizer is saved beside it",
+    "FT808": "an adapter is loaded by peft",
     "FT901": "text is generated in evaluation mode",
     "FT902": "prompts are padded on the left",
     "FT903": "prompts come with their attention mask",

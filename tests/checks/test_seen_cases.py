@@ -227,6 +227,8 @@ CASES: Cases = {
               (both(setup(processing_saved=False), saved, did("save", kind="tokenizer")), saved)),
     "FT807": (added(2048, trained=False), "error",
               (added(2048, trained=True), added(2047, trained=False))),
+    "FT808": (did("load-state", count=8, evidence=("a", "b")), "error",
+              (did("load-adapter", same_base=True),)),
     "FT901": (generated(dropouts_on=3), "warning", (generated(),)),
     "FT902": (generated(right_padded=1), "warning", (generated(),)),
     "FT903": (generated(mask=False), "warning", (generated(),)),
