@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 __all__ = ["Loop"]
 
 _MOST_BATCHES: Final = 16
+_WATCHED: Final = 16
+"""Parameters whose gradients are watched: more than one, since some may get none."""
 
 
 def _parameters(model: Any) -> Iterator[str]:
@@ -22,6 +25,8 @@ class Loop:
 
     Attributes:
         off: Set where a `Trainer` has taken over.
+        rates: The highest learning rate of each optimizer step.
+        kept: Steps whose gradient was still there when the next one was added to it.
 
     Args:
         reached: Called with a trainer that holds the model, its optimizer and the batches.
@@ -34,7 +39,12 @@ class Loop:
         self._forwards: list[bool] = []
         self._model: Any = None
         self._state: dict[str, Any] = {}
+        self._hooks: list[Any] = []
+        self._awaited: set[int] = set()
+        self._watched: set[int] = set()
         self.off = False
+        self.rates: list[float] = []
+        self.kept = 0
 
     def install(self) -> None:
         """Watch forward passes and steps of this process."""
@@ -71,6 +81,7 @@ class Loop:
                 for name, value in model.named_parameters()
                 if value.requires_grad
             }
+            self._watch(model)
         if model is self._model:
             self._forwards.append(model.training)
             held = self._batches[model.training]
@@ -87,9 +98,27 @@ class Loop:
         if self.off or self._model is None or not self._forwards:
             return
         self._left -= 1
+        self.rates.append(max(float(group["lr"]) for group in optimizer.param_groups))
+        held = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        self._awaited = self._watched & held
         if self._left <= 0:
             self.off = True
+            for hook in self._hooks:
+                hook.remove()
             self._reached(self._trainer(optimizer))
+
+    def _watch(self, model: Any) -> None:
+        """Look, when a gradient comes in, whether that of the step before is still there."""
+        for hook in self._hooks:
+            hook.remove()
+        trained = [one for one in model.parameters() if one.requires_grad][:_WATCHED]
+        self._watched = {id(one) for one in trained}
+        self._hooks = [one.register_hook(partial(self._comes_in, one)) for one in trained]
+
+    def _comes_in(self, parameter: Any, _: Any) -> None:
+        if id(parameter) in self._awaited:
+            self._awaited = set()  # one tells of all
+            self.kept += parameter.grad is not None and bool(parameter.grad.any())
 
     def _trainer(self, optimizer: Any) -> Any:
         """A trainer with the loop's model as it was at the start, its optimizer and its batches."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ftcheck.audit.files import look_beside
 from ftcheck.audit.services import leave_out
 from ftcheck.audit.stand_ins import StandIns
 
@@ -57,7 +59,8 @@ class Places:
         for kind in (
             transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase,
             transformers.PretrainedConfig, transformers.AutoTokenizer, transformers.AutoConfig,
-            transformers.GenerationConfig, _BaseAutoModelClass, peft.PeftModel, peft.PeftConfig,
+            transformers.GenerationConfig, *_with_their_own(_BaseAutoModelClass, "from_pretrained"),
+            peft.PeftModel, peft.PeftConfig,
         ):  # fmt: skip
             self._loads(kind, "from_pretrained")
         for kind in (
@@ -67,6 +70,7 @@ class Places:
             self._saves(kind, "save_pretrained")
         self._saves(transformers.Trainer, "save_model")
         self._data(datasets)
+        look_beside(self._where_it_is)
         leave_out(self._assume, self._once, cpu=self._device == "cpu")
         if self._device == "cpu":
             _cuda_is_the_cpu()
@@ -77,6 +81,12 @@ class Places:
             return str(path)
         plain = Path(str(path)).expanduser().absolute()
         return str(self._folder / "saved" / plain.relative_to(plain.anchor))
+
+    def _where_it_is(self, path: str) -> str:
+        """Where a path that is not there is, or is to be made: beside, or where it says."""
+        other = path if self.off else self.beside(path)
+        made = not Path(path).absolute().parent.exists() and Path(other).parent.exists()
+        return other if made or os.path.lexists(other) else path
 
     def _loads(self, kind: Any, name: str) -> None:
         inner = getattr(kind, name).__func__
@@ -150,6 +160,12 @@ class Places:
             return self.stand_ins.data(inner, path, name, how)
 
         datasets.load_dataset = patched
+
+
+def _with_their_own(kind: Any, name: str) -> list[Any]:
+    """A class and those below it that have a method of their own, which transformers copies."""
+    below = [one for sub in kind.__subclasses__() for one in _with_their_own(sub, name)]
+    return [kind, *below] if name in vars(kind) else below
 
 
 def _cuda_is_the_cpu() -> None:

@@ -45,9 +45,9 @@ class Recorder:
         self.tokenizer: Any = None
         self.merged: set[int] = set()
 
-    def record(self, *, through: bool, failure: Any = None, loop: bool = False) -> Record:
+    def record(self, *, through: bool, failure: Any = None) -> Record:
         """All that was noted so far."""
-        return Record(calls=tuple(self._calls), through=through, failure=failure, loop=loop)
+        return Record(calls=tuple(self._calls), through=through, failure=failure)
 
     def place(self) -> str:
         """`file:line` of the innermost frame of the user's code; empty where there is none.
@@ -102,6 +102,7 @@ class Recorder:
         self._around(peft.PeftModel, "generate", self._generated)
         if hasattr(peft, "PeftModelForCausalLM"):
             self._around(peft.PeftModelForCausalLM, "generate", self._generated)
+        self._around(torch.nn.Module, "load_state_dict", self._state_loaded, after=True)
         self._around(model, "resize_token_embeddings", self._resized)
         from peft.tuners.tuners_utils import BaseTuner
 
@@ -187,6 +188,15 @@ class Recorder:
         )
         if quantized:
             self.note("merge")
+
+    def _state_loaded(
+        self, _: Any, state: Any = None, *rest: Any, _result: Any = None, **named: Any
+    ) -> None:
+        """Note weights of which a model takes none."""
+        names = list(named["state_dict"] if state is None else state)
+        unknown = set(getattr(_result, "unexpected_keys", ()))
+        if names and unknown.issuperset(names):
+            self.note("load-state", count=len(names), evidence=tuple(names[:2]))
 
     def _resized(self, own: Any, *_: Any, **__: Any) -> None:
         self.note("resize", old=int(own.get_input_embeddings().weight.shape[0]))

@@ -213,7 +213,11 @@ class _Audit:
 
         job, name = self.job, Path(self.job.script).name
         through = job.through and failure is None and not self.in_loop
-        record = self.recorder.record(through=through, failure=failure, loop=self.in_loop)
+        record = self.recorder.record(through=through, failure=failure)
+        if self.in_loop:
+            record = dataclasses.replace(
+                record, loop=True, rates=tuple(self.loop.rates), kept_gradients=self.loop.kept
+            )
         if self.seen is None and failure is None:
             return Outcome(error=_NOTHING.format(name=name))
         if self.seen is None and failure is not None and _UNREACHABLE.search(failure.text):

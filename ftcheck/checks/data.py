@@ -243,11 +243,16 @@ def truncated(self: Check, seen: Seen) -> Iterator[Finding]:
     if rows.cut is None:
         raise NotMeasured("the text before it was cut is not known")
     cut, total = rows.cut
+    packed = seen.recipe is not None and seen.recipe.tokenization.packing
     if cut:
         yield self.finding(
-            f"max_length cuts {_share(cut, total)} tokens away",
+            f"max_length cuts {_share(cut, total)} tokens away"
+            if not packed
+            else f"packing leaves {_share(cut, total)} tokens out, which fill no block",
             key="tokenization.max_length",
-            fix="Set max_length higher, or pack the rows.",
+            fix="Set max_length higher, or pack the rows."
+            if not packed
+            else "Set max_length lower, if the rest that fills no block matters.",
             severity=Severity.WARNING if 2 * cut >= total else None,
         )
 

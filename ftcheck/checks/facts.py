@@ -269,11 +269,15 @@ class Learning:
 
     Attributes:
         base_loss: Mean loss over label tokens with the adapter off; `None` where not computed.
-        start_loss: The same with the adapter on, before any step.
+        prose_loss: The same on plain English, where the base does worse than guessing on the rows;
+            `None` where not computed.
+        start_loss: Mean loss over label tokens with the adapter on, before any step.
         adapter_effect: Largest difference that the adapter makes to the logits before training.
         own_loss: What `compute_loss` of the trainer gives for the batch.
         mean_loss: Mean over label tokens that the model would shift itself.
         unshifted_loss: The same without a shift.
+        first_label_counts: Whether the label of the first token, which nothing predicts, changes
+            the loss of the trainer; `None` where that is the library's, or was not looked at.
         losses: Mean loss on the same batch after each step at the recipe's highest rate.
         leak: Largest change of a row's logits when another row of the batch is another;
             relative to the largest logit.
@@ -285,11 +289,13 @@ class Learning:
     """
 
     base_loss: float | None = None
+    prose_loss: float | None = None
     start_loss: float | None = None
     adapter_effect: float | None = None
     own_loss: float | None = None
     mean_loss: float | None = None
     unshifted_loss: float | None = None
+    first_label_counts: bool | None = None
     losses: tuple[float, ...] = ()
     leak: float | None = None
     packed_leak: float | None = None
@@ -385,12 +391,16 @@ class Record:
         through: Whether it was followed to its end.
         failure: What it raised.
         loop: Whether it trains in a loop of its own, in which it was stopped.
+        rates: The highest learning rate of each optimizer step of that loop.
+        kept_gradients: Steps of that loop after which the gradient was not cleared.
     """
 
     calls: tuple[Call, ...] = ()
     through: bool = False
     failure: Failure | None = None
     loop: bool = False
+    rates: tuple[float, ...] = ()
+    kept_gradients: int = 0
 
     def of(self, what: str) -> tuple[Call, ...]:
         """Calls of one kind."""

@@ -92,6 +92,32 @@ def _why(learning: Learning, otherwise: str) -> str:
     return otherwise if failure is None else f"{failure.kind}: {failure.text.splitlines()[0]}"
 
 
+@check("FT429", "gradients-not-cleared", Level.STEP, Severity.ERROR)
+def not_cleared(self: Check, seen: Seen) -> Iterator[Finding]:
+    """A loop of the script's own adds each gradient to those of all the steps before.
+
+    The step is made along the sum of all gradients since the start. Seen when a gradient comes in
+    behind a step, and the one of that step is still there.
+
+    Bad: `loss.backward()` and `optimizer.step()` without `optimizer.zero_grad()`.
+
+    Good: `optimizer.zero_grad()` after each step.
+    """
+    record = seen.record
+    if record is None or not record.loop:
+        raise NotApplicable("a Trainer clears gradients by itself")
+    steps = len(record.rates)
+    if steps < 2:
+        raise NotMeasured("fewer than two steps were made")
+    if record.kept_gradients:
+        yield self.finding(
+            f"the gradient is not cleared after {record.kept_gradients} of {steps - 1} steps: the "
+            "next one is added to it",
+            key="training",
+            fix="Call optimizer.zero_grad() after each optimizer.step().",
+        )
+
+
 @check("FT409", "loss-does-not-fall", Level.STEP, Severity.ERROR)
 def does_not_fall(self: Check, seen: Seen) -> Iterator[Finding]:
     """Steps on one batch do not lower the loss on that batch.
@@ -172,21 +198,33 @@ def _explodes(start: float, last: float) -> bool:
 def other_loss(self: Check, seen: Seen) -> Iterator[Finding]:
     """The trainer's loss is far from the mean over label tokens.
 
-    It may be meant (weights, distillation): a note, from a quarter of the mean on.
+    It may be meant (weights, distillation): a note, from a quarter of the mean on. An error where
+    it compares the logits of a token with that same token, and not with the next: that is told by
+    the label of the first token, which no logits come before and which changes the loss all the
+    same. The model learns to copy what it is given.
 
-    Bad: a loss that is divided by all tokens, pads included.
+    Bad: `cross_entropy(logits.view(-1, size), labels.view(-1))`
 
-    Good: `outputs.loss` of the model.
+    Good: `outputs.loss` of the model, or `logits[:, :-1]` and `labels[:, 1:]`.
     """
     learning, setup = seen.need("learning"), seen.need("setup")
     own, mean = learning.own_loss, learning.mean_loss
     if own is None or mean is None or not math.isfinite(mean):
         raise NotMeasured(_why(learning, "the loss of one batch was not computed"))
-    if setup.arguments.get("label_smoothing_factor"):
-        raise NotApplicable("the loss is smoothed")
     if not setup.own_loss:
         raise NotApplicable("the loss is the library's")
-    if abs(own - mean) > 0.25 * max(abs(mean), 1e-6):
+    if setup.arguments.get("label_smoothing_factor") and not learning.first_label_counts:
+        raise NotApplicable("the loss is smoothed")
+    if learning.first_label_counts:
+        yield self.finding(
+            "the trainer's own loss does not shift: it compares the logits of a token with that "
+            "token, and not with the next",
+            evidence=[*_own_methods(setup), f"{own:.3f}; with a shift {mean:.3f}"],
+            key="training",
+            fix="Return outputs.loss, or compare logits[:, :-1] with labels[:, 1:].",
+            severity=Severity.ERROR,
+        )
+    elif abs(own - mean) > 0.25 * max(abs(mean), 1e-6):
         yield self.finding(
             f"the trainer's own loss is {own:.3f} where the mean over label tokens is {mean:.3f}",
             key="training",

@@ -142,6 +142,30 @@ def other_base(self: Check, seen: Seen) -> Iterator[Finding]:
             )
 
 
+@check("FT808", "weights-match-nothing", Level.ROUNDTRIP, Severity.ERROR)
+def match_nothing(self: Check, seen: Seen) -> Iterator[Finding]:
+    """Weights are loaded into a model that has none of their names, and nothing is said.
+
+    `strict=False` leaves out what it does not know: all of it, where the model is not wrapped as it
+    was when the weights were saved. The model generates as if it had not been trained.
+
+    Bad: `model.load_state_dict(load_file("adapter_model.safetensors"), strict=False)`
+
+    Good: `PeftModel.from_pretrained(model, "adapter")`
+    """
+    record = seen.record
+    loaded = record.of("load-state") if record is not None else ()
+    for call in loaded or seen.followed().of("load-state"):
+        yield self.finding(
+            f"none of {call.facts['count']} weights that are loaded has the name of one of the "
+            "model's: nothing changes",
+            place=call.place,
+            evidence=call.facts.get("evidence", ()),
+            key="model",
+            fix="Load an adapter by PeftModel.from_pretrained; leave strict=False out.",
+        )
+
+
 @check("FT806", "tokenizer-not-saved", Level.ROUNDTRIP, Severity.NOTE)
 def tokenizer(self: Check, seen: Seen) -> Iterator[Finding]:
     """The tokenizer is not saved with the model.

@@ -304,7 +304,9 @@ def other_tokenizer(self: Check, seen: Seen) -> Iterator[Finding]:
     """The base model predicts the rows worse than guessing: the tokens are not its own.
 
     Guessing among V tokens costs ln V nats. A pretrained model is far below it on any text, one
-    with random weights a little above. More than half a nat above is no model for these ids.
+    with random weights a little above. More than half a nat above is no model for these ids. A note
+    where it predicts plain English well: then the ids are its own, and it is the text that it never
+    saw the like of.
 
     Bad: `AutoTokenizer.from_pretrained("gpt2")` with the weights of OPT.
 
@@ -319,7 +321,17 @@ def other_tokenizer(self: Check, seen: Seen) -> Iterator[Finding]:
     if loss is None:
         raise NotMeasured("the loss of the base was not computed")
     guessing = math.log(setup.embedding_rows)
-    if loss > guessing + 0.5:
+    prose = learning.prose_loss
+    if loss > guessing + 0.5 and prose is not None and prose < guessing - 0.5:
+        yield self.finding(
+            f"the base model has a loss of {loss:.2f} on its first batch, and guessing would have "
+            f"{guessing:.2f}: it never saw such text",
+            evidence=[f"its loss on plain English is {prose:.2f}"],
+            key="model.name_or_path",
+            fix="Take a base model that knows the language, or train for long on much text.",
+            severity=Severity.NOTE,
+        )
+    elif loss > guessing + 0.5:
         yield self.finding(
             f"the base model has a loss of {loss:.2f} on its first batch, and guessing would have "
             f"{guessing:.2f}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -14,6 +15,10 @@ __all__: list[str] = []
 
 _ADAPTIVE: Final = ("adam", "lion", "ademamix", "lamb")
 _GIB: Final = 2**30
+_LOWER: Final = frozenset({"loss", "perplexity", "ppl", "wer", "cer", "mse", "mae", "rmse", "nll"})
+_HIGHER: Final = frozenset({"accuracy", "acc", "f1", "bleu", "rouge", "rouge1", "rouge2", "rougel",
+                            "precision", "recall", "sacrebleu", "meteor", "auc"})  # fmt: skip
+"""Words of metrics whose names say which way is better."""
 
 
 @check("FT401", "optimizer-lacks-parameters", Level.STEP, Severity.ERROR)
@@ -68,13 +73,25 @@ def holds_frozen(self: Check, seen: Seen) -> Iterator[Finding]:
 def zero(self: Check, seen: Seen) -> Iterator[Finding]:
     """The learning rate is zero, or so small that nothing moves.
 
-    From 1e-8 down an update of AdamW is below the rounding of float32 weights of size 0.1.
+    From 1e-8 down an update of AdamW is below the rounding of float32 weights of size 0.1. Of a
+    loop of the script's own: the rate was not zero, and is so from one of its first steps on.
 
-    Bad: `learning_rate=0.0`; `2e-50` by a slip.
+    Bad: `learning_rate=0.0`; a schedule that is told epochs, and stepped after each batch.
 
     Good: 1e-4 to 3e-4 for LoRA, 1e-5 to 5e-5 for all parameters.
     """
     setup = seen.need("setup")
+    rates = seen.record.rates if seen.record is not None else ()
+    if any(rates) and len(rates) > 2 and not any(rates[-2:]):
+        steps = max(number for number, rate in enumerate(rates, 1) if rate)
+        yield self.finding(
+            f"the learning rate is 0 after {steps} steps: nothing is learned from then on",
+            evidence=[", ".join(f"{rate:.3g}" for rate in rates)],
+            key="training",
+            fix="Tell the scheduler the optimizer steps of the whole run: epochs × batches ÷ "
+            "accumulation.",
+        )
+        return
     if setup.optimizer_given:
         raise NotApplicable("the trainer was given an optimizer")
     rate = float(setup.arguments.get("learning_rate") or 0.0)
@@ -134,9 +151,11 @@ def warmup(self: Check, seen: Seen) -> Iterator[Finding]:
     if (share >= 0.5 and training.steps > 2 and schedule[0] < 0.5 * peak) or (
         short and training.steps > 2 and share >= 0.5
     ):
-        reached = "" if not short else f", and ends at {peak:.2g} of {wanted:.2g}"
         yield self.finding(
-            f"{100 * share:.0f} % of the {training.steps} steps are warm-up{reached}",
+            f"the warm-up does not end within the {training.steps} steps: the rate gets to "
+            f"{peak:.2g} of {wanted:.2g}"
+            if short
+            else f"{100 * share:.0f} % of the {training.steps} steps are warm-up",
             key="training.warmup_steps",
             fix="Set warmup_steps to a few percent of the steps.",
             change={"training.warmup_steps": max(1, training.steps // 30)},
@@ -266,6 +285,38 @@ def best_metric(self: Check, seen: Seen) -> Iterator[Finding]:
             fix='Set it to "eval_loss", or report it from compute_metrics.',
             change={"training.metric_for_best_model": "eval_loss"},
         )
+
+
+@check("FT428", "best-metric-backwards", Level.STATIC, Severity.ERROR)
+def backwards(self: Check, seen: Seen) -> Iterator[Finding]:
+    """The worst checkpoint is kept as the best: `greater_is_better` is the wrong way round.
+
+    Losses, perplexities and error rates are better when lower; accuracy, F1, BLEU and ROUGE when
+    higher. Left out, the library takes every metric for the greater the better whose name does not
+    end in "loss": perplexity, too.
+
+    Bad: `metric_for_best_model="eval_loss", greater_is_better=True`
+
+    Good: `greater_is_better=False`, or left out for a loss.
+    """
+    setup = seen.need("setup")
+    wanted = setup.arguments.get("metric_for_best_model")
+    if not wanted:
+        raise NotApplicable("no metric is asked for")
+    if not (setup.arguments.get("load_best_model_at_end") or setup.early_stopping):
+        raise NotApplicable("no best checkpoint is chosen")
+    greater = setup.arguments.get("greater_is_better")
+    words = set(re.split(r"[^a-z0-9]+", str(wanted).lower()))
+    lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
+    if greater is None or lower == higher or bool(greater) == higher:
+        return
+    yield self.finding(
+        f"{wanted} is better when it is {'lower' if lower else 'higher'}, and greater_is_better is "
+        f"{bool(greater)}: the worst checkpoint is kept",
+        key="training.greater_is_better",
+        fix=f"Set greater_is_better={higher}.",
+        change={"training.greater_is_better": higher},
+    )
 
 
 @check("FT421", "eval-loss-missing", Level.STEP, Severity.ERROR)

@@ -87,7 +87,13 @@ def test_gpt2_is_stood_in_for_where_it_is_not_on_this_machine(published: Path) -
 
 @pytest.mark.parametrize(
     ("mistake", "how", "found"),
-    [("", "by name", set()), ("", "positional", set()), ("shifted", "positional", {"FT204"})],
+    [
+        ("", "by name", set()),
+        ("", "positional", set()),
+        ("shifted", "positional", {"FT204"}),
+        ("uncleared", "by name", {"FT429"}),
+        ("epochs", "by name", {"FT403"}),
+    ],
 )
 def test_a_loop_of_its_own_is_followed(
     published: Path, mistake: str, how: str, found: set[str]
@@ -187,3 +193,46 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     file.write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"there is no .*nowhere"):
         check_script(file, stand_ins={"gpt2": str(tmp_path / "nowhere")})
+
+
+FILES_AGAIN = """
+import json, os, sys
+from pathlib import Path
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+out = "runs/first/last"
+model = AutoModelForCausalLM.from_pretrained({model!r})
+model = get_peft_model(model, LoraConfig(target_modules=["c_attn"], task_type="CAUSAL_LM"))
+rows = Dataset.from_list([{{"input_ids": [*range(9)], "labels": [*range(9)]}}] * 8)
+given = TrainingArguments(output_dir="runs", report_to="none", max_steps=2)
+Trainer(model=model, args=given, train_dataset=rows).train()
+model.save_pretrained(out + "/adapter")
+assert os.path.isdir(out) and not os.path.exists(out + "/merged")
+weights = load_file(f"{{out}}/adapter/adapter_model.safetensors")
+assert weights
+AutoModelForCausalLM.from_pretrained({model!r}).load_state_dict(weights, strict=False)
+torch.save({{"step": 2}}, out + "/adapter/state.pt")
+Path(out, "adapter", "notes.json").write_text(json.dumps(sorted(os.listdir(out))))
+assert torch.load(out + "/adapter/state.pt") == {{"step": 2}}
+assert json.load(open(out + "/adapter/notes.json")) == ["adapter"]
+model.merge_and_unload().save_pretrained(out + "/merged")
+AutoModelForCausalLM.from_pretrained(out + "/merged")
+Path("mine.txt").write_text("done")
+"""
+
+
+def test_what_a_script_saved_is_found_again_however_it_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "train.py"
+    file.write_text(FILES_AGAIN.format(model=str(model_dir())), encoding="utf-8")
+    report = check_script(file, levels=(Level.STATIC, Level.ROUNDTRIP), through=True)
+    failed = [one for one in report.findings if one.fails]
+    assert [one.code for one in failed] == ["FT808"]
+    assert "strict=False" in FILES_AGAIN.splitlines()[int(failed[0].place.rpartition(":")[2]) - 1]
+    assert "none of 8 weights" in failed[0].sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "train.py"]

@@ -306,6 +306,13 @@ STATIC_AND_DATA: dict[str, Case] = {
     "FT427": Case(
         wrong=training("warmup_steps = 1.0"), at="training.warmup_steps",
         near=(training("warmup_steps = 1"), training("warmup_steps = 0.9")), severity="warning"),
+    "FT428": Case(
+        wrong=(*BEST, 'training.metric_for_best_model = "eval_loss"',
+               "training.greater_is_better = true"),
+        at="training.greater_is_better",
+        near=((*BEST, 'training.metric_for_best_model = "eval_loss"'),
+              (*BEST, 'training.metric_for_best_model = "eval_loss"',
+               "training.greater_is_better = false"))),
     "FT501": Case(
         wrong=("training.fp16 = true", 'model.dtype = "float16"',
                'lora.modules_to_save = ["ln_f"]'),

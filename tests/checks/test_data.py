@@ -16,6 +16,7 @@ from ftcheck.checks.observe.looking import look_at
 from ftcheck.checks.registry import selected
 from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
+from ftcheck.recipe import load_recipe
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, lora, rows, tokenizer, trainer
 
@@ -278,6 +279,15 @@ def test_what_truncation_takes_is_counted(seen: Seen, tokens: int, severity: Sev
     finding = only(outcome(cut(seen, (tokens, 2000)), "FT107").findings)
     assert finding.severity is severity
     assert f"{tokens:,} of 2,000" in finding.sentence
+
+
+@catches("FT107")
+def test_what_packing_leaves_out_is_not_called_cut(seen: Seen) -> None:
+    packing = load_recipe("quickstart", overrides=["tokenization.packing=true"])
+    packed = dataclasses.replace(cut(seen, (76, 2000)), recipe=packing)
+    finding = only(outcome(packed, "FT107").findings)
+    assert finding.sentence.startswith("packing leaves 76 of 2,000")
+    assert "pack the rows" not in finding.fix.text
 
 
 @leaves_alone("FT107")

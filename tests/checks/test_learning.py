@@ -67,6 +67,18 @@ def times(factor: float) -> Any:
     return with_loss(lambda *given, **more: inherited(*given, **more) * factor)
 
 
+def unshifted(smoothing: float, by: int = 0) -> Any:
+    """A loss that compares logits with the tokens so many places further on."""
+    from torch.nn.functional import cross_entropy
+
+    def loss(_: Any, model: Any, inputs: Any, **__: Any) -> Any:
+        logits = model(input_ids=inputs["input_ids"]).logits
+        logits, labels = logits[:, : logits.shape[1] - by], inputs["labels"][:, by:]
+        return cross_entropy(logits.transpose(1, 2), labels, label_smoothing=smoothing)
+
+    return with_loss(loss)
+
+
 UNDIVIDED = with_loss(lambda _, model, inputs, **__: model(**inputs).loss)
 FLAT = with_loss(lambda _, model, inputs, **__: 0.0 * model(**inputs).logits.sum())
 DETACHED = with_loss(lambda *given, **more: inherited(*given, **more).detach())
@@ -221,6 +233,9 @@ CAUGHT: tuple[tuple[str, How, Severity, str], ...] = (
     ("FT407", lambda: {"model": exact(), "kind": times(0.71)}, ERROR, "gradient is 0.71 times"),
     ("FT408", lambda: {"kind": times(0.74)}, NOTE, r"loss is 5\.66\d where .* is 7\.652$"),
     ("FT408", lambda: {"kind": times(1.26)}, NOTE, r"loss is 9\.64\d where .* is 7\.652$"),
+    ("FT408", lambda: {"kind": unshifted(0.0)}, ERROR, "own loss does not shift"),
+    ("FT408", lambda: {"kind": unshifted(0.1)}, ERROR, "own loss does not shift"),
+    ("FT408", lambda: {"kind": unshifted(0.1), "train": behind_a_prompt()}, ERROR, "not shift"),
     ("FT409", lambda: {"kind": times(-1.0)}, ERROR, r"from 7\.652. to 7\.65.. in 8 steps on it$"),
     ("FT409", lambda: {"kind": FLAT}, ERROR, r"goes from 7\.652(.) to 7\.652\1 in 8 steps"),
     ("FT410", lambda: {"model": cut(lora())}, ERROR, "no gradient reaches 1 of 2 modules"),
@@ -260,6 +275,7 @@ LEFT_ALONE: tuple[tuple[str, How], ...] = (
     ("FT408", lambda: {"kind": times(1.24)}),
     ("FT408", lambda: {"kind": UNDIVIDED}),
     ("FT408", lambda: {"kind": times(2.0), **at(1e-3, label_smoothing_factor=0.1)}),
+    ("FT408", lambda: {"kind": unshifted(0.1, by=1)}),
     ("FT409", lambda: at(1e-5)),
     ("FT409", lambda: at(2e-6)),
     ("FT409", lambda: {"kind": times(-1.0), **at(9e-7)}),

@@ -55,6 +55,15 @@ def did(what: str, when: str = "after", **facts: Any) -> Change:
     return change
 
 
+def looped(**facts: Any) -> Change:
+    """A script with a loop of its own, of which some steps were followed."""
+
+    def change(seen: Seen) -> Seen:
+        return dataclasses.replace(seen, kind="script", record=Record(loop=True, **facts))
+
+    return change
+
+
 def both(*changes: Change) -> Change:
     def change(seen: Seen) -> Seen:
         for one in changes:
@@ -198,6 +207,8 @@ CASES: Cases = {
                      "RuntimeError"), "error", (failed("something else"), memory(1))),
     "FT604": (failed("`.to` is not supported for `8-bit` bitsandbytes models."), "error",
               (failed("something else"),)),
+    "FT429": (looped(rates=(1e-3,) * 8, kept_gradients=7), "error",
+              (looped(rates=(1e-3,) * 8), looped(rates=(1e-3,), kept_gradients=0))),
     "FT701": (memory(7900), "error", (memory(7000),)),
     "FT702": (memory(7600), "note", (memory(7000), memory(7900))),
     "FT801": (both(setup(arguments={"save_strategy": "no"}), did("generate", **GENERATED)),
@@ -216,6 +227,8 @@ CASES: Cases = {
               (both(setup(processing_saved=False), saved, did("save", kind="tokenizer")), saved)),
     "FT807": (added(2048, trained=False), "error",
               (added(2048, trained=True), added(2047, trained=False))),
+    "FT808": (did("load-state", count=8, evidence=("a", "b")), "error",
+              (did("load-adapter", same_base=True),)),
     "FT901": (generated(dropouts_on=3), "warning", (generated(),)),
     "FT902": (generated(right_padded=1), "warning", (generated(),)),
     "FT903": (generated(mask=False), "warning", (generated(),)),
@@ -239,6 +252,23 @@ def test_it_catches_what_is_wrong(seen: Seen, code: str) -> None:
 )
 def test_it_leaves_near_misses_alone(seen: Seen, code: str, change: Change) -> None:
     assert findings(change(seen), code) == ()
+
+
+@pytest.mark.parametrize(
+    ("rates", "caught"),
+    [
+        ((1.0, 0.5, 0.0, 0.0), True),
+        ((1.0, 0.5, 0.2, 0.0), False),  # the last step of a run may have none
+        ((0.0, 0.5, 1.0), False),  # a warm-up
+        ((0.0, 0.0, 0.0), False),  # another reason
+        ((), False),
+    ],
+)
+def test_a_schedule_that_ends_after_some_steps(seen: Seen, rates: Any, caught: bool) -> None:
+    found = findings(looped(rates=rates)(seen), "FT403")
+    assert [one.sentence for one in found] == [
+        "the learning rate is 0 after 2 steps: nothing is learned from then on"
+    ] * caught
 
 
 @pytest.mark.parametrize(

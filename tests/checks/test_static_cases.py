@@ -105,6 +105,8 @@ def early_stopping(**arguments: Any) -> Build:
     return build
 
 
+BEST = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
+
 CASES: Cases = {
     "FT105": (with_column("loss_weights", numbers=True), "warning",
               (with_column("notes", numbers=False),
@@ -142,6 +144,9 @@ CASES: Cases = {
               (of(save_total_limit=1), of(save_total_limit=1, eval_strategy="epoch",
                                           save_strategy="epoch", load_best_model_at_end=True))),
     "FT427": (of(warmup_steps=1.0), "warning", (of(warmup_steps=1), of(warmup_steps=0.1))),
+    "FT428": (of(**BEST, metric_for_best_model="loss", greater_is_better=True), "error",
+              (of(**BEST, metric_for_best_model="loss"),
+               of(metric_for_best_model="loss", greater_is_better=True))),
     "FT501": (half("float16", fp16=True), "error", (half("float32", fp16=True), half("float16"))),
     "FT502": (of(fp16=True), "note", (of(), of(bf16=True))),
     "FT503": (half("float16"), "warning", (half("float32"), half("float16", fp16=True))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,19 @@ def test_the_tokens_of_another_model_are_said(tmp_path: Path) -> None:
 def test_the_tokens_of_the_model_and_random_weights_are_left_alone(tmp_path: Path) -> None:
     assert check_one(pretrained(tmp_path, 0), "FT219").status is Status.PASSED
     assert check_one(trainer(tmp_path), "FT219").status is Status.PASSED
+
+
+@leaves_alone("FT219")
+def test_text_that_the_base_never_saw_the_like_of_is_a_note(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    texts = ["Le chat écrit une lettre près de la fenêtre, puis prépare le dîner."] * 8
+    made = [row(tokenizer()(text)["input_ids"]) for text in texts]
+    model = AutoModelForCausalLM.from_pretrained(str(model_dir()))
+    finding = only(found(trainer(tmp_path, model=model, train=made), "FT219"))
+    assert finding.severity is NOTE
+    assert finding.sentence.endswith("it never saw such text")
+    assert re.match(r"its loss on plain English is [2345]\.", finding.evidence[0])
 
 
 @catches("FT219")

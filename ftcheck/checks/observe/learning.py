@@ -31,6 +31,14 @@ _SECONDS: Final = 8.0
 """About how long the steps on one batch may take."""
 _STEPS: Final = (2, 8)
 _MICRO_BATCHES: Final = 3
+_SAME: Final = 0.97
+"""Share of the tokens of rows that come back when their text is tokenized again; ids that another
+tokenizer made give text that is cut otherwise."""
+_PROSE: Final = (
+    "If the file is not found, an error is raised. The name of the file is the first argument of "
+    "this function, and the second is the number of lines that are to be read from it."
+)
+"""What a model that was trained on any English at all predicts better than by guessing."""
 
 
 def see_learning(subject: Subject, folder: Path) -> Learning:
@@ -38,13 +46,13 @@ def see_learning(subject: Subject, folder: Path) -> Learning:
     del folder
     seen: dict[str, Any] = {}
     try:
-        _look(subject.trainer, seen)
+        _look(subject.trainer, subject.tokenizer, seen)
     except Exception as error:  # noqa: BLE001 - what people's losses raise is a result
         seen["failure"] = failure_of(error, "computing the loss of one batch")
     return Learning(**seen)
 
 
-def _look(trainer: Any, seen: dict[str, Any]) -> None:
+def _look(trainer: Any, tokenizer: Any, seen: dict[str, Any]) -> None:
     model = trainer.model
     if not getattr(model, "hf_device_map", None):
         model.to(trainer.args.device)
@@ -63,8 +71,9 @@ def _look(trainer: Any, seen: dict[str, Any]) -> None:
         seconds = time.monotonic() - begun
         seen["mean_loss"] = seen["start_loss"] = _number(mean_loss(logits, batch["labels"]))
         seen["unshifted_loss"] = _number(mean_loss(logits, batch["labels"], shift=0))
-        _look_at_the_base(trainer, batch, logits, seen)
+        _look_at_the_base(trainer, tokenizer, batch, logits, seen)
         seen["own_loss"] = _number(trainer.compute_loss(model, dict(batch)))
+        seen["first_label_counts"] = _first_label_counts(trainer, batch)
         _look_at_rows(model, batch, logits, seen)
     if seconds < _SECONDS / 8:
         seen["accumulation"] = _accumulation(trainer, found)
@@ -77,7 +86,7 @@ def _number(loss: Any) -> float:
 
 
 def _look_at_the_base(
-    trainer: Any, batch: Mapping[str, Any], logits: Any, seen: dict[str, Any]
+    trainer: Any, tokenizer: Any, batch: Mapping[str, Any], logits: Any, seen: dict[str, Any]
 ) -> None:
     """The loss of the base on the tokens themselves, whatever the labels are."""
     model = trainer.model
@@ -86,8 +95,54 @@ def _look_at_the_base(
     tokens = _text_alone(batch, _pad(trainer, batch))
     if bool((tokens[:, 1:] != IGNORED).any()):
         seen["base_loss"] = _number(mean_loss(base, tokens))
+        if seen["base_loss"] > math.log(base.shape[-1]) and tokenizer is not None:
+            seen["prose_loss"] = _prose_loss(model, tokenizer, tokens[tokens != IGNORED].tolist())
     if hasattr(model, "disable_adapter") and base.shape == logits.shape:
         seen["adapter_effect"] = float((logits - base).abs().max())
+
+
+def _prose_loss(model: Any, tokenizer: Any, ids: list[int]) -> float | None:
+    """The loss of the base on plain English; `None` where ids are not the tokenizer's own."""
+    import torch
+
+    again = tokenizer(tokenizer.decode(ids), add_special_tokens=False)["input_ids"]
+    prose = tokenizer(_PROSE, add_special_tokens=False)["input_ids"]
+    rows, kinds = model.get_input_embeddings().weight.shape[0], set(ids)
+    if len(kinds & set(again)) < _SAME * len(kinds) or len(prose) < 2 or max(prose) >= rows:
+        return None
+    given = torch.tensor([prose], device=next(model.parameters()).device)
+    with without_adapter(model):
+        return _number(mean_loss(forward(model, {"input_ids": given}), given))
+
+
+def _loss_function(trainer: Any) -> Any:
+    """What a trainer was given to compute its loss with, where its version has that."""
+    return getattr(trainer, "compute_loss_func", None)
+
+
+def _first_label_counts(trainer: Any, batch: Mapping[str, Any]) -> bool | None:
+    """Whether a loss of the trainer's own depends on the label of the first token."""
+    from transformers import Trainer
+
+    if type(trainer).compute_loss is Trainer.compute_loss and not _loss_function(trainer):
+        return None
+    labels, ids = batch["labels"], batch["input_ids"]
+    learned = labels != IGNORED
+    config = getattr(trainer.model, "active_peft_config", None)
+    if labels.shape != ids.shape or getattr(config, "is_prompt_learning", False):
+        return None
+    if 10 * int((labels == ids)[learned].sum()) < 9 * int(learned.sum()):
+        return None
+    losses = []
+    for token in (0, 1):
+        alone = labels.new_full(labels.shape, IGNORED)
+        alone[:, 0] = token
+        try:
+            loss = trainer.compute_loss(trainer.model, {**batch, "labels": alone})
+        except Exception:  # noqa: BLE001 - it may well not take such labels
+            return None
+        losses.append(_number(loss))
+    return all(map(math.isfinite, losses)) and abs(losses[0] - losses[1]) > 1e-6
 
 
 def _text_alone(batch: Mapping[str, Any], pad: int | None) -> Any:
