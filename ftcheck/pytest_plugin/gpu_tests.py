@@ -124,8 +124,8 @@ class GpuTests:
         if gpu.compute_capability < needs.min_capability:
             has, wants = _dotted(gpu.compute_capability), _dotted(needs.min_capability)
             _leave(item, f"needs compute capability {wants}, {gpu.name} has {has}", wanted=False)
-        if _count(gpu) < needs.count:
-            _leave(item, f"needs {needs.count} cards, there is {_count(gpu)}", wanted=False)
+        if _count(gpu) < needs.cards:
+            _leave(item, f"needs {needs.cards} cards, there is {_count(gpu)}", wanted=False)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:

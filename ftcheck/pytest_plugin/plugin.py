@@ -116,10 +116,8 @@ def pytest_configure(config: pytest.Config) -> None:
         take_turn(os.environ)
     if not is_worker(config):
         from ftcheck.pytest_plugin.summary import Controller
-        from ftcheck.pytest_plugin.vram_gate import VramGate
 
         config.pluginmanager.register(Controller(config), "ftcheck-controller")
-        config.pluginmanager.register(VramGate(config), "ftcheck-vram-gate")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import pytest
 
@@ -23,20 +22,18 @@ class WrongMarker(ValueError):
     """A marker has an argument that it does not take."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
+class Needs(NamedTuple):
     """What a test needs of its card."""
 
     min_vram_bytes: int = 0
     """Memory of the card."""
     min_capability: tuple[int, int] = (0, 0)
     """Compute capability."""
-    count: int = 1
-    """Cards."""
+    cards: int = 1
+    """How many."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(NamedTuple):
     """A limit, which itself is allowed."""
 
     limit_bytes: int
@@ -136,7 +133,7 @@ def _needs(marker: pytest.Mark) -> Needs:
     return Needs(
         min_vram_bytes=_bytes(f"{marker.name}: min_vram", vram) if vram else 0,
         min_capability=(capability[0], capability[1]),
-        count=count,
+        cards=count,
     )
 
 

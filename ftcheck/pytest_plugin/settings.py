@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import pytest
 
@@ -21,8 +20,7 @@ _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off", "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(NamedTuple):
     """An option: `--ftcheck-NAME`, `FTCHECK_NAME`, and `ftcheck_NAME` of the ini file.
 
     Attributes:
@@ -134,23 +132,22 @@ OPTIONS: Final = (
 """Every option with a value. `--ftcheck` itself only says that scripts are meant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A value, and where it was said."""
 
     value: Any
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
 class Settings:
     """What was said on the command line, in the environment and in the ini file.
 
-    Attributes:
+    Args:
         values: Name of an option to its setting.
     """
 
-    values: Mapping[str, Setting]
+    def __init__(self, values: Mapping[str, Setting]) -> None:
+        self.values = values
 
     @classmethod
     def of(cls, config: pytest.Config) -> Settings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
@@ -28,7 +27,6 @@ __all__ = [
 _PROPERTY: Final = "ftcheck"
 
 
-@dataclass(slots=True)
 class Results:
     """What tests told, on the controller.
 
@@ -36,7 +34,8 @@ class Results:
         told: Test to what it told, in the order in which tests ended.
     """
 
-    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.told: dict[str, dict[str, Any]] = {}
 
     def take(self, report: pytest.TestReport) -> None:
         """Keep what a test told."""

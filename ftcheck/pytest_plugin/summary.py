@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ftcheck.pytest_plugin.gpu_summary import left_behind, on_the_virtual_gpu
 from ftcheck.pytest_plugin.state import RESULTS, SETTINGS, Results
+
+if TYPE_CHECKING:
+    from ftcheck.pytest_plugin.vram_gate import VramGate
 
 __all__ = ["Controller"]
 
@@ -26,14 +29,31 @@ class Controller:
         self.results = config.stash[RESULTS] = Results()
         self.report_file: Path | None = None
         self.refused = ""
-        if config.stash[SETTINGS]["report"]:
+        settings = config.stash[SETTINGS]
+        if settings["report"]:
             from ftcheck.pytest_plugin import report_file
 
-            name = config.stash[SETTINGS]["report"]
-            self.report_file = report_file.check_name(name, config.invocation_params.dir)
+            folder = config.invocation_params.dir
+            self.report_file = report_file.check_name(settings["report"], folder)
+        self.gated = False
+        if any(map(settings.__getitem__, ("baseline", "update-baseline", "compare-fail"))):
+            self._gate()
+
+    def _gate(self) -> VramGate:
+        """Have benchmarks of VRAM listed, compared and recorded, from here on."""
+        from ftcheck.pytest_plugin.vram_gate import VramGate
+
+        gate = VramGate(self.config)
+        self.config.pluginmanager.register(gate, "ftcheck-vram-gate")
+        self.gated = True
+        return gate
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.results.take(report)
+        if not self.gated and "vram_benchmark" in self.results.told.get(report.nodeid, ()):
+            gate = self._gate()
+            gate.ran = True
+            gate.pytest_runtest_logreport(report)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.report_file is None or session.config.option.collectonly:
