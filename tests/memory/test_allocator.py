@@ -461,6 +461,47 @@ def test_a_fraction_of_a_device_without_a_capacity() -> None:
     assert caught.value.allowed_bytes == 50 * MIB
 
 
+def test_what_lies_behind_what_is_mapped() -> None:
+    allocator = Allocator(AllocatorSettings(expandable_segments=True), capacity_bytes=GIB)
+    block = allocator.allocate(20 * MIB)
+    assert block.range is not None
+    rest = block.next
+    assert rest is not None
+    assert (rest.address, rest.mapped, rest.next) == (block.address + 20 * MIB, False, None)
+    assert rest.size_bytes == block.range.size_bytes - 20 * MIB
+
+
+def test_a_fraction_alone_collects_nothing() -> None:
+    allocator = Allocator(AllocatorSettings(per_process_memory_fraction=0.9), 100 * MIB)
+    allocator.free(allocator.allocate(20 * MIB))
+    allocator.allocate(30 * MIB)
+    assert sizes(allocator) == [[(20, False)], [(30, True)]]
+
+
+def test_a_request_of_just_the_limit_may_use_a_larger_block() -> None:
+    allocator = Allocator(AllocatorSettings(max_split_size_bytes=100 * MIB))
+    allocator.free(allocator.allocate(110 * MIB))
+    assert allocator.allocate(100 * MIB).size_bytes == 110 * MIB
+
+
+def test_what_a_full_card_gave_is_used_again() -> None:
+    allocator = Allocator(capacity_bytes=50 * MIB)
+    allocator.free(allocator.allocate(30 * MIB))
+    block = allocator.allocate(40 * MIB)
+    allocator.free(block)
+    assert allocator.allocate(40 * MIB).address == block.address
+    assert allocator.retries == 1
+
+
+def test_an_empty_block_and_the_pools_of_segments() -> None:
+    allocator = Allocator()
+    empty = allocator.allocate(0, stream=3)
+    assert (empty.address, empty.size_bytes, empty.stream) == (0, 0, 3)
+    allocator.allocate(1, stream=3)
+    allocator.allocate(2 * MIB)
+    assert [(one.is_small, one.stream) for one in allocator.snapshot()] == [(True, 3), (False, 0)]
+
+
 def test_cuda_says_it_like_this() -> None:
     allocator = Allocator(capacity_bytes=7666 * MIB, device_total_bytes=7806 * MIB)
     allocator.allocate(7650 * MIB)
