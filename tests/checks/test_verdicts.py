@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ftcheck.checks import registry
 from ftcheck.checks.facts import Batches, Failure, Record, Row, Text
 from ftcheck.checks.finding import CheckReport, Finding, Fix, Level, Outcome, Severity, Status
 from ftcheck.checks.registry import (
@@ -304,3 +306,48 @@ def test_rows_of_batches() -> None:
     failure = Failure(kind="ValueError", text="x", during="collating")
     with pytest.raises(NotMeasured, match=r"^no batch could be made$"):
         rows(failure=failure)
+
+
+def test_a_check_is_registered_with_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = all_checks()
+    monkeypatch.setattr(registry, "_CHECKS", {one.code: one for one in before})
+    looked = []
+
+    @check("FT998", "brand-new", Level.STEP, Severity.NOTE)
+    def made(check: Check, seen: Seen) -> Iterator[Finding]:
+        """Its page."""
+        looked.append((check, seen))
+        yield check.finding("Found.")
+
+    assert (made.code, made.slug, made.level) == ("FT998", "brand-new", Level.STEP)
+    assert (made.severity, made.page) == (Severity.NOTE, "Its page.")
+    assert all_checks() == (*before, made)
+    (outcome,) = judge(SEEN, [made]).outcomes
+    assert outcome.status is Status.PASSED
+    assert [one.severity for one in outcome.findings] == [Severity.NOTE]
+    assert looked == [(made, SEEN)]
+
+
+def test_a_slug_is_a_name_too() -> None:
+    assert [one.code for one in selected(["labels-shifted"])] == ["FT204"]
+    assert "FT204" not in [one.code for one in selected(["FT2"], ["labels-shifted"])]
+
+
+def test_what_is_about_no_key_has_no_place_in_a_recipe() -> None:
+    seen = Seen(name="s", kind="recipe", recipe=parse_recipe(HEAD))
+    (found,) = judge(seen, [one_check({"sentence": "e"})]).findings
+    assert found.place == ""
+    assert SEEN.place("lora.rank_pattern.x") == "a.py:3"
+
+
+def test_another_task_learns_no_language() -> None:
+    setup: Any = SimpleNamespace(other_task="it classifies")
+    learning: Any = object()
+    seen = Seen(name="s", kind="trainer", setup=setup, learning=learning)
+    with pytest.raises(NotApplicable, match=r"^it classifies$"):
+        seen.need("learning")
+    assert seen.need("setup") is setup
+    language: Any = SimpleNamespace(other_task="")
+    for one in (language, None):
+        seen = Seen(name="s", kind="trainer", setup=one, learning=learning)
+        assert seen.need("learning") is learning
