@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ftcheck.memory.allocator import Allocator, AllocatorSettings, OutOfMemory
+from ftcheck.memory.allocator import Allocator, AllocatorSettings, Block, OutOfMemory
+from ftcheck.memory.allocator_expandable import expandable_bytes
 from ftcheck.memory.out_of_memory import format_size
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -253,6 +254,34 @@ def test_garbage_collection_goes_by_the_mean_age() -> None:
     assert allocator.retries == 0
 
 
+def test_garbage_collection_goes_on_until_there_is_enough() -> None:
+    options = AllocatorSettings(garbage_collection_threshold=0.2, per_process_memory_fraction=0.9)
+    allocator = Allocator(options, capacity_bytes=100 * MIB)  # allowed 90, threshold 18
+    other = allocator.allocate(12 * MIB, stream=1)
+    blocks = [allocator.allocate(10 * MIB) for _ in range(3)]
+    allocator.free(other)
+    for block in blocks:
+        allocator.free(block)
+        allocator.free(allocator.allocate(12 * MIB, stream=1))  # a search that finds
+    # 42 - 18 = 24 to reclaim. Ages 4, 3, 2, 1: the two above 2.5 give 20, and of the two that are
+    # left, 1.5 in the mean, the older one goes, too.
+    allocator.allocate(26 * MIB)
+    left = [segment.size_bytes // MIB for segment in allocator.snapshot()]
+    assert left == [12, 26]
+    assert allocator.retries == 0
+
+
+@pytest.mark.parametrize(("above", "left"), [(0, [20, 30]), (1, [30])])
+def test_garbage_collection_starts_above_the_threshold(above: int, left: list[int]) -> None:
+    options = AllocatorSettings(
+        garbage_collection_threshold=(20 * MIB - above) / 2**26, per_process_memory_fraction=0.5
+    )
+    allocator = Allocator(options, capacity_bytes=2**27)  # allowed 2**26 bytes
+    allocator.free(allocator.allocate(20 * MIB))
+    allocator.allocate(30 * MIB)
+    assert [segment.size_bytes // MIB for segment in allocator.snapshot()] == left
+
+
 def test_expandable_segments_grow_by_granules() -> None:
     allocator = Allocator(AllocatorSettings(expandable_segments=True), capacity_bytes=GIB)
     first = allocator.allocate(5 * MIB)
@@ -320,6 +349,157 @@ def test_an_expandable_segment_fails_where_its_granule_does_not_fit() -> None:
     with pytest.raises(OutOfMemory):
         allocator.allocate(11 * MIB)
     assert allocator.retries == 1
+
+
+def test_expandable_segments_keep_what_is_part_of_a_granule_at_both_ends() -> None:
+    allocator = Allocator(AllocatorSettings(expandable_segments=True), capacity_bytes=GIB)
+    front, middle, back = (allocator.allocate(size * MIB) for size in (5, 50, 5))
+    allocator.free(middle)
+    # Free from 5 to 55; the one whole granule inside is 20..40.
+    allocator.empty_cache()
+    assert sizes(allocator) == [[(5, True), (15, False)], [(15, False), (5, True)]]
+    assert [segment.is_expandable for segment in allocator.snapshot()] == [True, True]
+    assert allocator.reserved.current == 40 * MIB
+    # What is kept can be used, that which cannot grow before the other, and given back.
+    kept = [allocator.allocate(15 * MIB) for _ in range(2)]
+    assert [block.address - front.address for block in kept] == [40 * MIB, 5 * MIB]
+    for block in kept:
+        allocator.free(block)
+    # The hole is mapped again, and joins what is free on both sides.
+    again = allocator.allocate(50 * MIB)
+    assert again.address == front.address + 5 * MIB
+    assert sizes(allocator) == [[(5, True), (50, True), (5, True)]]
+    assert allocator.reserved.current == 60 * MIB
+    for block in (again, back, front):
+        allocator.free(block)
+    allocator.empty_cache()
+    assert (allocator.reserved.current, sizes(allocator)) == (0, [])
+
+
+def test_an_expandable_segment_goes_when_the_last_of_it_is_unmapped() -> None:
+    for order in ((0, 1, 2), (2, 1, 0), (0, 2, 1)):
+        allocator = Allocator(AllocatorSettings(expandable_segments=True), capacity_bytes=GIB)
+        blocks = [allocator.allocate(20 * MIB) for _ in range(3)]
+        first = blocks[0].address
+        assert blocks[0].range is not None
+        behind = first + blocks[0].range.size_bytes
+        for number in order[:2]:
+            allocator.free(blocks[number])
+            allocator.empty_cache()
+        # While any of it is in use, the range is filled from the lowest address that has room.
+        more = allocator.allocate(20 * MIB)
+        assert first <= more.address < behind
+        for block in (more, blocks[order[2]]):
+            allocator.free(block)
+            allocator.empty_cache()
+        assert allocator.allocate(20 * MIB).address > behind
+
+
+@pytest.mark.parametrize(
+    ("total", "addresses"),
+    [
+        (1600 * MIB, 1800 * MIB),
+        (170 * MIB, 200 * MIB),  # 191.25 MiB, in granules of 20
+        (None, -(-(2**47) // (20 * MIB)) * 20 * MIB),
+    ],
+)
+def test_the_addresses_of_an_expandable_segment(total: int | None, addresses: int) -> None:
+    block = Allocator(AllocatorSettings(expandable_segments=True), total).allocate(20 * MIB)
+    assert block.range is not None
+    assert block.range.size_bytes == addresses
+    assert isinstance(block.range.size_bytes, int)
+
+
+def test_a_cached_block_can_grow_into_what_is_not_mapped() -> None:
+    block = Block(0, 512, 0, None)
+    assert expandable_bytes(block) == 512
+    block.next = Block(512, 1024, 0, None)
+    assert expandable_bytes(block) == 512
+    block.next.mapped = False
+    assert expandable_bytes(block) == 512 + 1024
+
+
+@pytest.mark.parametrize(
+    ("capacity", "cached", "wanted", "reserved"),
+    [
+        # Both of 120 MiB go; what is below the limit of 100 stays.
+        (300, (120, 120, 50), 230, 280),
+        # Exactly enough is enough.
+        (360, (120, 120, 110), 240, 350),
+        # One of just the limit goes, too.
+        (300, (130, 100), 230, 230),
+    ],
+)
+def test_no_more_unsplittable_blocks_go_than_are_needed(
+    capacity: int, cached: tuple[int, ...], wanted: int, reserved: int
+) -> None:
+    options = AllocatorSettings(max_split_size_bytes=100 * MIB)
+    allocator = Allocator(options, capacity_bytes=capacity * MIB)
+    for block in [allocator.allocate(size * MIB) for size in cached]:
+        allocator.free(block)
+    allocator.allocate(wanted * MIB)
+    assert (allocator.reserved.current, allocator.retries) == (reserved * MIB, 0)
+
+
+def test_unsplittable_blocks_of_other_streams_stay() -> None:
+    options = AllocatorSettings(max_split_size_bytes=100 * MIB)
+    allocator = Allocator(options, capacity_bytes=480 * MIB)
+    for block in [allocator.allocate(120 * MIB, stream=stream) for stream in (0, 1, 2)]:
+        allocator.free(block)
+    # 360 + 130 > 480: the one of stream 1 is not enough for 130, and all of the cache goes.
+    allocator.allocate(130 * MIB, stream=1)
+    assert (allocator.reserved.current, allocator.retries) == (130 * MIB, 1)
+
+
+def test_a_fraction_of_a_device_without_a_capacity() -> None:
+    allocator = Allocator(
+        AllocatorSettings(per_process_memory_fraction=0.5), device_total_bytes=100 * MIB
+    )
+    with pytest.raises(OutOfMemory) as caught:
+        allocator.allocate(51 * MIB)
+    assert (caught.value.capacity_bytes, caught.value.device_total_bytes) == (100 * MIB,) * 2
+    assert caught.value.allowed_bytes == 50 * MIB
+
+
+def test_what_lies_behind_what_is_mapped() -> None:
+    allocator = Allocator(AllocatorSettings(expandable_segments=True), capacity_bytes=GIB)
+    block = allocator.allocate(20 * MIB)
+    assert block.range is not None
+    rest = block.next
+    assert rest is not None
+    assert (rest.address, rest.mapped, rest.next) == (block.address + 20 * MIB, False, None)
+    assert rest.size_bytes == block.range.size_bytes - 20 * MIB
+
+
+def test_a_fraction_alone_collects_nothing() -> None:
+    allocator = Allocator(AllocatorSettings(per_process_memory_fraction=0.9), 100 * MIB)
+    allocator.free(allocator.allocate(20 * MIB))
+    allocator.allocate(30 * MIB)
+    assert sizes(allocator) == [[(20, False)], [(30, True)]]
+
+
+def test_a_request_of_just_the_limit_may_use_a_larger_block() -> None:
+    allocator = Allocator(AllocatorSettings(max_split_size_bytes=100 * MIB))
+    allocator.free(allocator.allocate(110 * MIB))
+    assert allocator.allocate(100 * MIB).size_bytes == 110 * MIB
+
+
+def test_what_a_full_card_gave_is_used_again() -> None:
+    allocator = Allocator(capacity_bytes=50 * MIB)
+    allocator.free(allocator.allocate(30 * MIB))
+    block = allocator.allocate(40 * MIB)
+    allocator.free(block)
+    assert allocator.allocate(40 * MIB).address == block.address
+    assert allocator.retries == 1
+
+
+def test_an_empty_block_and_the_pools_of_segments() -> None:
+    allocator = Allocator()
+    empty = allocator.allocate(0, stream=3)
+    assert (empty.address, empty.size_bytes, empty.stream) == (0, 0, 3)
+    allocator.allocate(1, stream=3)
+    allocator.allocate(2 * MIB)
+    assert [(one.is_small, one.stream) for one in allocator.snapshot()] == [(True, 3), (False, 0)]
 
 
 def test_cuda_says_it_like_this() -> None:

@@ -63,6 +63,13 @@ def test_every_key_by_hand() -> None:
         roundup_power2_divisions=(1,) * 9 + (2,) + (4,) * 6,
     )
     assert read.collects_garbage
+    assert not AllocatorSettings.from_environment("expandable_segments:False").expandable_segments
+
+
+def test_a_boundary_beyond_the_last_interval_is_of_the_last_one() -> None:
+    for mib in (2**15, 2**16, 2**20):
+        read = AllocatorSettings.from_environment(f"roundup_power2_divisions:[1:4,{mib}:2]")
+        assert read.roundup_power2_divisions == (4, *(0,) * 14, 2)
 
 
 def test_the_threshold_alone_collects_nothing() -> None:
@@ -88,7 +95,10 @@ def test_the_threshold_alone_collects_nothing() -> None:
         ("garbage_collection_threshold:1", "garbage_collection_threshold: got '1', .* below 1"),
         ("garbage_collection_threshold:nan", "garbage_collection_threshold: got 'nan'"),
         ("garbage_collection_threshold:x", "garbage_collection_threshold: got 'x'"),
-        ("per_process_memory_fraction:1.5", "per_process_memory_fraction: got '1.5', .* 0 to 1"),
+        (
+            "per_process_memory_fraction:1.5",
+            "^per_process_memory_fraction: got '1.5', expected a number from 0 to 1$",
+        ),
         ("roundup_power2_divisions:3", "roundup_power2_divisions: got '3', expected a power of 2"),
         ("roundup_power2_divisions:0", "roundup_power2_divisions: got '0', expected a power of 2"),
         ("roundup_power2_divisions:[256:3]", "roundup_power2_divisions: got '3', expected a power"),
@@ -162,6 +172,20 @@ def test_the_first_variable_that_is_set_counts_alone() -> None:
 def test_rounding(size: int, divisions: int, rounded: int) -> None:
     made = AllocatorSettings(roundup_power2_divisions=(divisions,) * 16)
     assert made.round_size(size) == rounded
+
+
+def test_each_power_of_two_has_its_own_divisions() -> None:
+    made = AllocatorSettings(roundup_power2_divisions=(2, 4, 8, *(0,) * 12, 2))
+    for size, rounded in (
+        (512 * KIB + 1, 768 * KIB),  # below 1 MiB the first holds
+        (MIB + 1, MIB + 512 * KIB),
+        (2 * MIB + 1, 2 * MIB + 512 * KIB),
+        (4 * MIB + 1, 4 * MIB + 512 * KIB),
+        (8 * MIB + 1, 8 * MIB + 512),
+        (32 * GIB + 1, 48 * GIB),
+        (64 * GIB + 1, 96 * GIB),  # above 64 GiB the last
+    ):
+        assert made.round_size(size) == rounded
 
 
 @pytest.mark.parametrize(

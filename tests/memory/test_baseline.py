@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftcheck.errors import InputError
-from ftcheck.memory.baseline import KEYED_BY, Baseline, Entry, Kind
+from ftcheck.memory.baseline import KEYED_BY, Baseline, Entry, Kind, difference
+from ftcheck.memory.baseline_schema import problems_in
 from ftcheck.memory.recording import record
 from tests.memory.entries import VERSIONS, entry, nearest
+
+NEXT_STEP = "Restore the file from version control, or mend it by hand; nothing was written."
 
 _versions = st.dictionaries(
     st.sampled_from(KEYED_BY),
@@ -104,6 +107,17 @@ def test_the_worst_library_decides() -> None:
     assert match.entry.versions == near
 
 
+def test_one_library_that_is_far_is_worse_than_two_that_are_not() -> None:
+    near = {"torch": "2.12.0", "transformers": "5.1.0", "peft": "0.19.1"}
+    far = {"torch": "2.13.1", "transformers": "4.57.0", "peft": "0.19.1"}
+    match = nearest(Baseline.of([entry(versions=near), entry(versions=far)]), VERSIONS)
+    assert match.entry.versions == near
+
+
+def test_a_library_that_is_not_there_differs_too() -> None:
+    assert difference({"torch": "1"}, {"peft": "2"}) == ("torch 1 → none", "peft none → 2")
+
+
 @pytest.mark.parametrize(
     "other", [{"card": "a100-80gb"}, {"kind": "measured"}, {"test": "test_a.py::test_other"}]
 )
@@ -124,6 +138,7 @@ def test_sizes_are_readable(tmp_path: Path) -> None:
     assert written["schema"] == 1
     assert (one["allocated"], one["allocated_bytes"]) == ("1.50 GiB", 3 * 2**29)
     assert list(one) == sorted(one)
+    assert Baseline.of([]).text() == '{\n  "peaks": {},\n  "schema": 1\n}\n'
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -170,6 +185,75 @@ def test_a_spoilt_file_is_refused_with_the_place(tmp_path: Path, spoil: Change, 
 
 
 @pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda one: one.update(more=1),
+         ": got the key 'more', expected only allocated, allocated_bytes, card, kind, reserved, "
+         "reserved_bytes, versions"),
+        (lambda one: one.pop("kind"), ".kind: got nothing, expected measured or predicted"),
+        (lambda one: one.update(card=""), '.card: got "", expected the name of a card'),
+        (lambda one: one.update(versions={"torch": ""}),
+         '.versions: got {"torch": ""}, expected an object from names to text'),
+        (lambda one: one.update(allocated_bytes=0),
+         ".allocated_bytes: got 0, expected a whole number of bytes over 0"),
+        (lambda one: one.update(reserved_bytes=2**63),
+         f".reserved_bytes: got {2**63}, expected a whole number of bytes over 0"),
+        (lambda one: one.update(reserved="1 GiB"),
+         ".reserved: got \"1 GiB\", expected '1.95 KiB', as reserved_bytes says"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_entry_word_for_word(spoil: Change, words: str) -> None:
+    plain = json.loads(Baseline.of([entry()]).text())
+    spoil(_entry_in(plain))
+    assert problems_in(json.dumps(plain))[1] == [f': peaks["test_a.py::test_step"][0]{words}']
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        ([], "the file: got [], expected an object with schema and peaks"),
+        ({}, "schema: got nothing, expected 1"),
+        ({"schema": 1}, "peaks: got nothing, expected an object from tests to lists"),
+        ({"schema": 1, "peaks": {}, "x": 1},
+         "the file: got the key 'x', expected only peaks, schema"),
+        ({"schema": 1, "peaks": {"é": []}},
+         'peaks["\\u00e9"]: got [], expected a list of recorded peaks'),
+        ({"schema": 1, "peaks": {"t": 3}}, 'peaks["t"]: got 3, expected a list of recorded peaks'),
+        ({"schema": 1, "peaks": {"t": [3]}}, 'peaks["t"][0]: got 3, expected an object'),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_word_for_word(plain: Any, words: str) -> None:
+    assert problems_in(json.dumps(plain)) == (plain, [f": {words}"])
+
+
+def test_an_entry_that_is_there_twice() -> None:
+    plain = json.loads(Baseline.of([entry(), entry(card="h100")]).text())
+    some = plain["peaks"]["test_a.py::test_step"]
+    assert problems_in(json.dumps(plain))[1] == []
+    some[1:1] = [5]
+    some.append(dict(some[0]))
+    assert problems_in(json.dumps(plain))[1] == [
+        ': peaks["test_a.py::test_step"][1]: got 5, expected an object',
+        ': peaks["test_a.py::test_step"][3]: got the card, kind and versions of an earlier one '
+        "again",
+    ]
+
+
+def test_text_that_is_no_file_of_peaks_word_for_word() -> None:
+    assert problems_in('{"a": 1,\n"a": 1}') == (
+        None, [": got the key 'a' twice in one object, expected it once"]
+    )  # fmt: skip
+    assert problems_in("{\n") == (
+        None,
+        [":2: got expecting property name enclosed in double quotes, expected JSON"],
+    )
+    plain, (words,) = problems_in("[" * 100_000)
+    assert plain is None
+    assert words.startswith(": got ")
+    assert words.endswith(", expected recorded peaks")
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", ":1: got expecting value, expected JSON"),
@@ -193,4 +277,41 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     file.write_text(json.dumps(plain), encoding="utf-8")
     with pytest.raises(InputError, match="kind") as caught:
         Baseline.read(file)
-    assert len(caught.value.message.splitlines()) == 3
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"{file}: peaks") for line in lines)
+    assert caught.value.next_step == NEXT_STEP
+
+
+def test_an_entry_in_words() -> None:
+    assert str(entry(reserved_bytes=2**31)) == (
+        "test_a.py::test_step (predicted, l4-24gb): allocated 1000 B, reserved 2.00 GiB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [("x" * 58, '"' + "x" * 58 + '"'), ("x" * 59, '"' + "x" * 56 + "...")],
+)
+def test_what_is_long_is_cut_at_sixty(tmp_path: Path, kind: str, shown: str) -> None:
+    file = tmp_path / "b.json"
+    plain = json.loads(Baseline.of([entry()]).text())
+    _entry_in(plain).update(kind=kind)
+    file.write_text(json.dumps(plain), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        Baseline.read(file)
+    assert caught.value.message == (
+        f'{file}: peaks["test_a.py::test_step"][0].kind: got {shown}, expected measured or '
+        "predicted"
+    )
+
+
+def test_what_is_no_text_is_said_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "b.json"
+    file.write_bytes(b"\xff")
+    for one in (file, tmp_path):
+        with pytest.raises(InputError) as caught:
+            Baseline.read(one)
+        assert caught.value.message.startswith(f"{one} cannot be read: ")
+        assert caught.value.next_step == NEXT_STEP
+    assert Baseline.read(tmp_path / "none.json").entries == {}

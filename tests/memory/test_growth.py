@@ -30,6 +30,7 @@ from tests.memory.entries import VERSIONS, entry, nearest
         ("reserved:64 MiBs", "got '64 MiBs' for reserved"),
         ("reserved:1e3%", "got '1e3%' for reserved"),
         ("reserved:٣%", "got '٣%' for reserved"),
+        ("reserved:1:2", "got '1:2' for reserved"),
     ],
 )
 def test_limits_that_are_none(text: str, words: str) -> None:
@@ -72,6 +73,40 @@ def test_a_growth_is_said_with_both_figures_and_the_versions() -> None:
     )
 
 
+def test_versions_are_said_where_they_differ() -> None:
+    baseline = Baseline.of([entry()])
+    (said,) = problems_of(
+        entry(reserved_bytes=2**31), nearest(baseline), baseline, parse_limits("reserved: 64MiB")
+    )
+    assert said == (
+        "test_a.py::test_step: reserved grew by 2.00 GiB (+107374082.4 %), from 2,000 to "
+        "2,147,483,648 bytes; 64MiB is allowed."
+    )
+    baseline = Baseline.of([entry(versions={**VERSIONS, "torch": "2.12.0", "peft": "0.18.0"})])
+    (said,) = problems_of(
+        entry(allocated_bytes=2000), nearest(baseline), baseline, parse_limits("allocated:2%")
+    )
+    assert said.endswith("Versions differ: torch 2.12.0 → 2.13.0, peft 0.18.0 → 0.19.1.")
+
+
+def test_a_name_that_is_near_none_has_no_hint() -> None:
+    with pytest.raises(InputError) as raised:
+        parse_limits("card:2%")
+    assert raised.value.message == (
+        "got 'card:2%', expected allocated or reserved with a growth, such as "
+        "'allocated:2%,reserved:64MiB'."
+    )
+
+
+def test_all_that_there_is_of_a_test_is_said() -> None:
+    baseline = Baseline.of([entry(card="h100"), entry(kind="measured"), entry(test="t")])
+    (said,) = problems_of(entry(), None, baseline, parse_limits("reserved:99%"))
+    assert said == (
+        "test_a.py::test_step: what the baseline has of it (measured for l4-24gb, predicted for "
+        "h100) cannot be compared with what was predicted for l4-24gb."
+    )
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
@@ -88,7 +123,8 @@ def test_what_cannot_be_compared_does_not_pass(other: dict[str, Any], words: str
 
 @pytest.mark.parametrize(
     ("before", "now", "said"),
-    [(1000, 1000, "="), (1000, 1023, "+2.3 %"), (1000, 500, "-50.0 %"), (10**6, 10**6 + 9, "+9 B")],
-)
+    [(1000, 1000, "="), (1000, 1023, "+2.3 %"), (1000, 500, "-50.0 %"), (10**6, 10**6 + 9, "+9 B"),
+     (1000, 1001, "+0.1 %"), (10**7, 10**7 + 9999, "+9,999 B")],
+)  # fmt: skip
 def test_a_change_in_words(before: int, now: int, said: str) -> None:
     assert change(before, now) == said

@@ -49,6 +49,19 @@ def test_lines_of_keys_and_sections() -> None:
     }
 
 
+def test_brackets_in_names_and_in_comments() -> None:
+    text = '["a]b"]  # ]\n"c=d" = 1\n[e . "f]"]  # ]\ng = 2\n[[h]]  # ]]\ni = 3\n'
+    parse(text)
+    assert key_lines(text) == {
+        "a]b": 1,
+        "a]b.c=d": 2,
+        "e.f]": 3,
+        "e.f].g": 4,
+        "h": 5,
+        "h.i": 6,
+    }
+
+
 VALUES = st.recursive(
     st.one_of(
         st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])),

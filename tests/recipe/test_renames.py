@@ -48,6 +48,13 @@ from ftcheck.recipe.renames import RENAMES, translate
             {"group_by_length"},
             {"group_by_length": False},
         ),
+        (
+            "training",
+            "train_sampling_strategy",
+            "group_by_length",
+            {"group_by_length"},
+            {"group_by_length": True},
+        ),
         ("model", "torch_dtype", "torch.float16", {"dtype"}, {"dtype": "float16"}),
     ],
 )
