@@ -437,8 +437,10 @@ def test_no_more_unsplittable_blocks_go_than_are_needed(
     allocator = Allocator(options, capacity_bytes=capacity * MIB)
     for block in [allocator.allocate(size * MIB) for size in cached]:
         allocator.free(block)
-    allocator.allocate(wanted * MIB)
+    block = allocator.allocate(wanted * MIB)
     assert (allocator.reserved.current, allocator.retries) == (reserved * MIB, 0)
+    allocator.free(block)
+    assert allocator.allocated.current == 0
 
 
 def test_unsplittable_blocks_of_other_streams_stay() -> None:
