@@ -155,6 +155,7 @@ def test_nothing_is_taken_for_nothing() -> None:
         ({"capacity_bytes": -1}, "capacity: got -1 bytes, expected 0 or more"),
         ({"device_total_bytes": -1}, "device total: got -1 bytes"),
         ({"capacity_bytes": 2, "device_total_bytes": 1}, "capacity: got 2 bytes, expected at most"),
+        ({"capacity_bytes": 1, "device_total_bytes": 0}, "capacity: got 1 bytes, expected at most"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
