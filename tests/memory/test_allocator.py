@@ -155,6 +155,7 @@ def test_nothing_is_taken_for_nothing() -> None:
         ({"capacity_bytes": -1}, "capacity: got -1 bytes, expected 0 or more"),
         ({"device_total_bytes": -1}, "device total: got -1 bytes"),
         ({"capacity_bytes": 2, "device_total_bytes": 1}, "capacity: got 2 bytes, expected at most"),
+        ({"capacity_bytes": 1, "device_total_bytes": 0}, "capacity: got 1 bytes, expected at most"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
@@ -437,8 +438,10 @@ def test_no_more_unsplittable_blocks_go_than_are_needed(
     allocator = Allocator(options, capacity_bytes=capacity * MIB)
     for block in [allocator.allocate(size * MIB) for size in cached]:
         allocator.free(block)
-    allocator.allocate(wanted * MIB)
+    block = allocator.allocate(wanted * MIB)
     assert (allocator.reserved.current, allocator.retries) == (reserved * MIB, 0)
+    allocator.free(block)
+    assert allocator.allocated.current == 0
 
 
 def test_unsplittable_blocks_of_other_streams_stay() -> None:

@@ -72,6 +72,11 @@ def test_a_boundary_beyond_the_last_interval_is_of_the_last_one() -> None:
         assert read.roundup_power2_divisions == (4, *(0,) * 14, 2)
 
 
+def test_a_size_beyond_all_measure_is_cut() -> None:
+    read = AllocatorSettings.from_environment(f"max_split_size_mb:{10**20}")
+    assert read.max_split_size_bytes == (2**64 - 1) // MIB * MIB
+
+
 def test_the_threshold_alone_collects_nothing() -> None:
     # CUDACachingAllocator.cpp:1758 asks for a memory limit too.
     assert not AllocatorSettings(garbage_collection_threshold=0.8).collects_garbage
@@ -105,7 +110,7 @@ def test_the_threshold_alone_collects_nothing() -> None:
         ("roundup_power2_divisions:[255:2]", "roundup_power2_divisions: got '255'"),
         ("roundup_power2_divisions:[256:2", "roundup_power2_divisions: got .*, expected a closing"),
         ("roundup_power2_divisions:[256]", "roundup_power2_divisions: got '256', expected MiB:div"),
-        ("roundup_power2_divisions:[1:2]x", "roundup_power2_divisions: got .* expected a comma"),
+        ("roundup_power2_divisions:[1:2]x", r"divisions: got '\[1:2\]x', expected a comma"),
         ("backend:cudaMallocAsync", "backend: got 'cudaMallocAsync', expected native"),
         ("[", r"\[: got no value, expected key:value"),
         ("]", "got ']', expected key:value"),
@@ -121,6 +126,10 @@ def test_bad_text_names_the_key_and_what_was_expected(text: str, message: str) -
     [
         ({"max_split_size_bytes": 20 * MIB + 1}, "max_split_size_mb: got 20971521 bytes, expected"),
         ({"garbage_collection_threshold": -0.5}, "garbage_collection_threshold: got -0.5"),
+        (
+            {"garbage_collection_threshold": 1.0},
+            "^garbage_collection_threshold: got 1.0, expected a number between 0 and 1$",
+        ),
         ({"per_process_memory_fraction": float("nan")}, "per_process_memory_fraction: got nan"),
         (
             {"roundup_power2_divisions": (2,)},

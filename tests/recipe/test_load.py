@@ -105,6 +105,13 @@ def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert denied.value.message == f"{file}: cannot be read: Permission denied."
 
 
+def test_what_is_nested_too_deeply_has_no_key() -> None:
+    with pytest.raises(RecipeError) as raised:
+        parse_recipe("a = " + "[" * 100_000)
+    (problem,) = raised.value.problems
+    assert (problem.file, problem.line, problem.key) == ("<text>", None, "")
+
+
 def test_values_in_place_of_those_of_the_file() -> None:
     recipe = parse_recipe(
         HEAD + "rows = 3\n",
