@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 pytest_plugins = ["pytester"]
-PLAIN = ("-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error")
+INSIDE = ("-p", "no:randomly", "-p", "no:cacheprovider")
+"""In this process, where pytest warns that it cannot rewrite modules that are imported already."""
+PLAIN = (*INSIDE, "-W", "error")
 
 STEPS = """
 import pytest
@@ -83,7 +85,7 @@ def test_a_test_runs_for_each_recipe_of_its_marker(pytester: pytest.Pytester) ->
             assert ft_recipe.name in request.node.name
         """
     )
-    found = pytester.runpytest_inprocess(*PLAIN, "-v")
+    found = pytester.runpytest_inprocess(*INSIDE, "-v")
     found.assert_outcomes(passed=2)
     found.stdout.fnmatch_lines(["*test_names?quickstart? PASSED*", "*?gpt2-wikitext2? PASSED*"])
 
@@ -98,14 +100,14 @@ def test_a_test_runs_for_each_recipe_of_its_marker(pytester: pytest.Pytester) ->
 )
 def test_a_wrong_marker_is_refused(pytester: pytest.Pytester, marker: str, said: str) -> None:
     pytester.makepyfile(f"import pytest\n@pytest.mark.{marker}\ndef test_it(ft_recipe): pass\n")
-    found = pytester.runpytest_inprocess(*PLAIN)
+    found = pytester.runpytest_inprocess(*INSIDE)
     found.assert_outcomes(errors=1)
     found.stdout.fnmatch_lines([f"*{said.replace('[', '?')}*"])
 
 
 def test_a_marker_without_effect_is_refused(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import pytest\n@pytest.mark.recipe('quickstart')\ndef test_it(): pass\n")
-    found = pytester.runpytest_inprocess(*PLAIN)
+    found = pytester.runpytest_inprocess(*INSIDE)
     found.assert_outcomes(errors=1)
     found.stdout.fnmatch_lines(["*has no effect on a test without an ft_ fixture"])
 
@@ -141,7 +143,7 @@ def test_the_recipe_is_said_in_three_places(
     if where != "ini":
         monkeypatch.setenv("FTCHECK_RECIPE", "text-file")
     pytester.makepyfile(f"def test_it(ft_recipe): assert ft_recipe.name == '{expected}'\n")
-    pytester.runpytest_inprocess(*PLAIN, *arguments).assert_outcomes(passed=1)
+    pytester.runpytest_inprocess(*INSIDE, *arguments).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("where", ["line", "variable", "ini"])
