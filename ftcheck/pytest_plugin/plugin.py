@@ -6,7 +6,6 @@ Nothing heavy is imported here, no card is asked for, no fixture is automatic.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Generator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -101,7 +100,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    taken = any(re.match(r"gpu\b", line) for line in config.getini("markers"))
+    names = (line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers"))
+    taken = "gpu" in names
     config.stash[SUITES_OWN] = taken
     for marker in _MARKERS if taken else (_GPU, *_MARKERS):
         config.addinivalue_line("markers", marker)

@@ -73,6 +73,8 @@ class Controller:
         elif self.report_file is not None:
             terminalreporter.line(f"ftcheck: wrote {self.report_file}")
         told = self.results.told
+        if not told:
+            return
         unmeasured = [report.nodeid for report in terminalreporter.stats.get("unmeasured", [])]
         for title, lines in (
             ("ftcheck: on the virtual GPU", list(on_the_virtual_gpu(told))),
