@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ftcheck.audit.on_card import see_devices
@@ -19,7 +19,7 @@ from ftcheck.checks.finding import CheckReport, Level
 from ftcheck.errors import FtcheckError, InputError
 from ftcheck.memory.vgpu.child import python_path
 
-__all__ = ["ScriptStopped", "check_script"]
+__all__ = ["ScriptStopped", "check_script", "named_places"]
 
 _SHOWN_LINES = 15
 
@@ -28,6 +28,27 @@ class ScriptStopped(FtcheckError):
     """A script could not be followed to its training."""
 
     exit_code = 3
+
+
+def named_places(pairs: Iterable[str], option: str) -> dict[str, str]:
+    """Names on the hub to what answers for them.
+
+    Args:
+        pairs: Such as `gpt2=models/tiny`.
+        option: Where they stand, for the message.
+
+    Raises:
+        InputError: A pair without an equals sign.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, place = pair.partition("=")
+        if not equals:
+            raise InputError(
+                f"{option}: got {pair!r}, expected NAME=PATH", next_step="As in gpt2=models/tiny."
+            )
+        found[name.strip()] = place.strip()
+    return found
 
 
 def check_script(

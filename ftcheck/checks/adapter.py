@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from ftcheck.checks.explained import sentence_of
 from ftcheck.checks.facts import Adapter, Failure, Setup
@@ -204,11 +204,6 @@ def frozen(self: Check, seen: Seen) -> Iterator[Finding]:
     yield self.finding(sentence, key="lora.inference_mode" if loaded else "lora", fix=fix)
 
 
-_BIASES: Final = {"all": "bias"}
-"""How names of the biases that `bias=` trains end; but for `all` it is those of adapted layers
-(peft, `mark_only_adapters_as_trainable`)."""
-
-
 @check("FT307", "base-trained-beside-adapter", Level.STATIC, Severity.WARNING)
 def base_trained(self: Check, seen: Seen) -> Iterator[Finding]:
     """Parameters of the base are trained, and are not saved with the adapter.
@@ -226,7 +221,8 @@ def base_trained(self: Check, seen: Seen) -> Iterator[Finding]:
     if all(not one.trainable for one in setup.parameters if one.adapter):
         raise NotApplicable("the adapter is frozen itself")
     kinds = {str(adapter.config.get("bias") or "none") for adapter in adapters}
-    asked = tuple(_BIASES.get(kind, ".base_layer.bias") for kind in kinds - {"none"})
+    # As peft has it (`mark_only_adapters_as_trainable`): all of them, or those of adapted layers.
+    asked = tuple("bias" if kind == "all" else ".base_layer.bias" for kind in kinds - {"none"})
     loose = [one for one in setup.trainable if not one.adapter and not one.name.endswith(asked)]
     if loose:
         yield self.finding(

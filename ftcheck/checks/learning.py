@@ -12,13 +12,11 @@ from ftcheck.checks.facts import IGNORED, Learning, Setup
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
-from ftcheck.pipeline.library_bugs import LOSS_TYPE_MENDS, in_range
+from ftcheck.pipeline.library_bugs import LOSS_TYPE_MENDS, in_range, versions_of
 
 __all__: list[str] = []
 
 _MOSTLY: Final = 0.9
-_SUMS_LOSSES: Final = {"transformers": ">=4.46,<4.49"}
-"""As `accumulated-gradient` in the table of library bugs."""
 _OWN_DIVISION: Final = (
     "Let compute_loss divide by num_items_in_batch, or set "
     "trainer.model_accepts_loss_kwargs = False."
@@ -77,7 +75,7 @@ def _mended_by_loss_type() -> tuple[str, dict[str, Any]]:
     if in_range(LOSS_TYPE_MENDS):
         change = {"model.loss_type": "ForCausalLM"}
         return 'Set model.loss_type = "ForCausalLM" before the trainer is made.', change
-    if in_range(_SUMS_LOSSES):
+    if in_range(versions_of("accumulated-gradient")):
         return "Upgrade transformers: from 4.49 on, losses of accumulated batches are averaged.", {}
     return 'Upgrade transformers to 5.10, and set model.loss_type = "ForCausalLM".', {}
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from ftcheck.checks.facts import Setup
 from ftcheck.checks.finding import Finding, Level, Severity
 from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
 from ftcheck.checks.seen import Seen
@@ -249,6 +250,20 @@ def keeps_logits(self: Check, seen: Seen) -> Iterator[Finding]:
         )
 
 
+def _best_metric(setup: Setup) -> str:
+    """The metric by which the best checkpoint is chosen.
+
+    Raises:
+        NotApplicable: None is.
+    """
+    wanted = setup.arguments.get("metric_for_best_model")
+    if not wanted:
+        raise NotApplicable("no metric is asked for")
+    if not (setup.arguments.get("load_best_model_at_end") or setup.early_stopping):
+        raise NotApplicable("no best checkpoint is chosen")
+    return str(wanted)
+
+
 @check("FT419", "best-metric-missing", Level.STEP, Severity.ERROR)
 def best_metric(self: Check, seen: Seen) -> Iterator[Finding]:
     """The best checkpoint is chosen by a metric that evaluating does not report.
@@ -261,12 +276,8 @@ def best_metric(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `metric_for_best_model="eval_loss"`
     """
     setup = seen.need("setup")
-    wanted = setup.arguments.get("metric_for_best_model")
-    if not wanted:
-        raise NotApplicable("no metric is asked for")
-    if not (setup.arguments.get("load_best_model_at_end") or setup.early_stopping):
-        raise NotApplicable("no best checkpoint is chosen")
-    name = wanted if str(wanted).startswith("eval_") else f"eval_{wanted}"
+    wanted = _best_metric(setup)
+    name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     reported = seen.need("training").eval_metrics
     if reported is None:
         if setup.eval_rows is None:
@@ -300,13 +311,9 @@ def backwards(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `greater_is_better=False`, or left out for a loss.
     """
     setup = seen.need("setup")
-    wanted = setup.arguments.get("metric_for_best_model")
-    if not wanted:
-        raise NotApplicable("no metric is asked for")
-    if not (setup.arguments.get("load_best_model_at_end") or setup.early_stopping):
-        raise NotApplicable("no best checkpoint is chosen")
+    wanted = _best_metric(setup)
     greater = setup.arguments.get("greater_is_better")
-    words = set(re.split(r"[^a-z0-9]+", str(wanted).lower()))
+    words = set(re.split(r"[^a-z0-9]+", wanted.lower()))
     lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
     if greater is None or lower == higher or bool(greater) == higher:
         return

@@ -165,19 +165,12 @@ def _script(
     ignore: tuple[str, ...],
     timeout: int,
 ) -> CheckReport:
-    from ftcheck.audit.script import check_script
+    from ftcheck.audit.script import check_script, named_places
     from ftcheck.checks.registry import selected
     from ftcheck.cli.console import ConsoleProgress
 
     selected(select, ignore)
-    pairs = {}
-    for pair in stand_ins:
-        name, equals, folder = pair.partition("=")
-        if not equals:
-            raise InputError(
-                f"--stand-in: got {pair!r}, expected NAME=PATH", next_step="As in gpt2=models/tiny."
-            )
-        pairs[name] = folder
+    places = named_places(stand_ins, "--stand-in")
     with ConsoleProgress() as progress:
         progress.stage(f"Running {Path(subject).name} up to its training, and looking")
         return check_script(
@@ -185,7 +178,7 @@ def _script(
             arguments,
             levels=levels,
             through=through is not None,
-            stand_ins=pairs,
+            stand_ins=places,
             select=select,
             ignore=ignore,
             timeout_s=timeout,

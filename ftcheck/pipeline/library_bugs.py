@@ -33,6 +33,7 @@ __all__ = [
     "mend_trainer",
     "quantized_biases",
     "unprepared_again",
+    "versions_of",
 ]
 
 
@@ -223,6 +224,11 @@ LIBRARY_BUGS: tuple[LibraryBug, ...] = (
         source="measured with peft 0.18.1 to 0.21.2",
     ),
 )
+
+
+def versions_of(slug: str) -> Mapping[str, str]:
+    """The versions that have a bug of the table: distribution to range."""
+    return next(bug.versions for bug in LIBRARY_BUGS if bug.slug == slug)
 
 
 def active_bugs(situation: Situation) -> tuple[LibraryBug, ...]:

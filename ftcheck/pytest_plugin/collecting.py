@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ class SubjectFile(pytest.File):
         """0-based line that a check is about, before anything was found."""
         return 0
 
+    @abstractmethod
     def look(self, folder: Path, codes: Sequence[str], levels: Sequence[Level]) -> CheckReport:
-        """Check the file."""
-        raise NotImplementedError
+        """Check the file; the folder is empty, and stays for the session."""
 
     def groups(self, checks: Iterable[Check]) -> Iterator[Group]:
         """Collectors of the subject matters of some checks."""
@@ -106,7 +107,7 @@ class ScriptFile(SubjectFile):
 
     def look(self, folder: Path, codes: Sequence[str], levels: Sequence[Level]) -> CheckReport:
         """Run the script up to its training and check the trainer."""
-        return script_report(folder, self.path, codes, levels, self.config.stash[SETTINGS])
+        return script_report(self.path, codes, levels, self.config.stash[SETTINGS])
 
 
 _SECTIONS = {
@@ -152,10 +153,8 @@ class SubjectItem(pytest.Function):
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         """Where it stands, and its name."""
         path, line = self.ftcheck_place
-        parts = [
-            node.name for node in self.listchain() if node not in self.subject_file.listchain()
-        ]
-        return path, line, "::".join(parts)
+        below = len(self.subject_file.listchain())
+        return path, line, "::".join(node.name for node in self.listchain()[below:])
 
     def repr_failure(  # type: ignore[override]  # as pytest.Function has it
         self, excinfo: pytest.ExceptionInfo[BaseException]

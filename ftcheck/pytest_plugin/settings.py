@@ -125,8 +125,8 @@ OPTIONS: Final = (
     ),
     Option(
         name="stand-in",
-        metavar="NAME=DIR",
-        help="Answer names on the hub with folders, for scripts; several parted by commas",
+        metavar="NAME=PATH",
+        help="Answer names on the hub with folders or files, for scripts; several parted by commas",
     ),
 )
 """Every option with a value. `--ftcheck` itself only says that scripts are meant."""

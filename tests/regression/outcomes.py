@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
-from ftcheck.pipeline.library_bugs import LIBRARY_BUGS, in_range
+from ftcheck.pipeline.library_bugs import in_range, versions_of
 
 __all__ = ["ELSEWHERE", "Outcome", "by_version", "expected_outcome", "said_by", "versions_of"]
 
@@ -59,11 +59,6 @@ def compare(seen: object, expected: object) -> None:
         assert expected.search(str(seen)), f"saw {seen!r}, expected {expected.pattern!r}"
     else:
         assert seen == expected, f"saw {seen!r}, expected {expected!r}"
-
-
-def versions_of(slug: str) -> Mapping[str, str]:
-    """The versions that the table of library bugs names for a bug."""
-    return next(bug.versions for bug in LIBRARY_BUGS if bug.slug == slug)
 
 
 def said_by(function: Callable[[], Any]) -> str:
