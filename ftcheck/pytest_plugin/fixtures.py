@@ -1,4 +1,4 @@
-"""The `ft_` fixtures: a recipe, step by step.
+"""The fixtures: a recipe, step by step, and the card.
 
 What is the same for all tests of a recipe is made once a session: tokenizer, rows, adapter, the
 model that was loaded again. Tests must not change those. What training changes (`ft_base_model`,
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from ftcheck.checks.finding import CheckReport
     from ftcheck.pipeline import RawData, TokenizedData
+    from ftcheck.pytest_plugin.devices import Gpu
+    from ftcheck.pytest_plugin.meter import Vram
+    from ftcheck.pytest_plugin.vram_benchmark import VramBenchmark
     from ftcheck.recipe import Recipe
 
 __all__ = [
@@ -37,6 +40,10 @@ __all__ = [
     "ft_reloaded_model",
     "ft_tokenizer",
     "ft_trainer",
+    "ftcheck_gpu",
+    "gpu",
+    "vram",
+    "vram_benchmark",
 ]
 
 FtGenerate = Callable[..., tuple[str, ...]]
@@ -249,3 +256,34 @@ def _report(subject: Any, level: str, **how: Any) -> CheckReport:
     if isinstance(subject, (Recipe, str, Path)):
         return check(subject, levels=Level(level).up_to(), **how)
     return check(subject, level="roundtrip" if level == "memory" else level, **how)
+
+
+@pytest.fixture(scope="session")
+def ftcheck_gpu(pytestconfig: pytest.Config) -> Gpu:
+    """The card of GPU tests, real or virtual: its name, figures, `device` and memory counters."""
+    from ftcheck.pytest_plugin.gpu_tests import handle_of
+
+    return handle_of(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def gpu(ftcheck_gpu: Gpu) -> Gpu:
+    """The same, where a suite has no fixture of its own by this name."""
+    return ftcheck_gpu
+
+
+@pytest.fixture
+def vram(ftcheck_gpu: Gpu, request: pytest.FixtureRequest) -> Vram:
+    """Measures VRAM: `with vram.measure() as m: …`, `with vram.limit("8 GiB"): …`."""
+    from ftcheck.pytest_plugin.meter import Vram
+
+    return Vram(ftcheck_gpu, request.node)
+
+
+@pytest.fixture
+def vram_benchmark(vram: Vram, request: pytest.FixtureRequest) -> VramBenchmark:
+    """Peak VRAM and time of a function, for the table, the gate and the baseline:
+    `vram_benchmark(step, batch)`."""
+    from ftcheck.pytest_plugin.vram_benchmark import VramBenchmark
+
+    return VramBenchmark(vram, request)

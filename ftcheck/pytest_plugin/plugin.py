@@ -9,50 +9,14 @@ import os
 from collections.abc import Generator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from ftcheck.pytest_plugin.fixtures import (
-    ft_adapter,
-    ft_base_model,
-    ft_check,
-    ft_dataset,
-    ft_generate,
-    ft_lora_model,
-    ft_raw_dataset,
-    ft_recipe,
-    ft_reloaded_model,
-    ft_tokenizer,
-    ft_trainer,
-)
+from ftcheck.pytest_plugin import fixtures
 from ftcheck.pytest_plugin.requirements import SUITES_OWN, WrongMarker, is_gpu_test, validate
 from ftcheck.pytest_plugin.settings import OPTIONS, Settings
 from ftcheck.pytest_plugin.state import SETTINGS, is_worker, told
-
-if TYPE_CHECKING:
-    from ftcheck.pytest_plugin.devices import Gpu
-    from ftcheck.pytest_plugin.meter import Vram
-    from ftcheck.pytest_plugin.vram_benchmark import VramBenchmark
-
-__all__ = [
-    "ft_adapter",
-    "ft_base_model",
-    "ft_check",
-    "ft_dataset",
-    "ft_generate",
-    "ft_lora_model",
-    "ft_raw_dataset",
-    "ft_recipe",
-    "ft_reloaded_model",
-    "ft_tokenizer",
-    "ft_trainer",
-    "ftcheck_gpu",
-    "gpu",
-    "vram",
-    "vram_benchmark",
-]
-"""Fixtures; pytest finds them here."""
 
 _MARKERS = (
     "ftcheck_gpu(min_vram, min_capability, count): as gpu, for suites where that has a meaning of "
@@ -100,6 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(fixtures, "ftcheck-fixtures")
     names = (line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers"))
     taken = "gpu" in names
     config.stash[SUITES_OWN] = taken
@@ -197,37 +162,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from ftcheck.pytest_plugin.gpu_tests import register
 
         register(config)
-
-
-@pytest.fixture(scope="session")
-def ftcheck_gpu(pytestconfig: pytest.Config) -> Gpu:
-    """The card of GPU tests, real or virtual: its name, figures, `device` and memory counters."""
-    from ftcheck.pytest_plugin.gpu_tests import handle_of
-
-    return handle_of(pytestconfig)
-
-
-@pytest.fixture(scope="session")
-def gpu(ftcheck_gpu: Gpu) -> Gpu:
-    """The same, where a suite has no fixture of its own by this name."""
-    return ftcheck_gpu
-
-
-@pytest.fixture
-def vram(ftcheck_gpu: Gpu, request: pytest.FixtureRequest) -> Vram:
-    """Measures VRAM: `with vram.measure() as m: …`, `with vram.limit("8 GiB"): …`."""
-    from ftcheck.pytest_plugin.meter import Vram
-
-    return Vram(ftcheck_gpu, request.node)
-
-
-@pytest.fixture
-def vram_benchmark(vram: Vram, request: pytest.FixtureRequest) -> VramBenchmark:
-    """Peak VRAM and time of a function, for the table, the gate and the baseline:
-    `vram_benchmark(step, batch)`."""
-    from ftcheck.pytest_plugin.vram_benchmark import VramBenchmark
-
-    return VramBenchmark(vram, request)
 
 
 @pytest.hookimpl(wrapper=True)
