@@ -149,7 +149,7 @@ class GpuTests:
         report = yield
         if not is_gpu_test(item):
             return report
-        refused = _refused(call.excinfo.value if call.excinfo else None)
+        refused = Unmeasured.within(call.excinfo.value) if call.excinfo else None
         if call.when == "call" and report.passed and HANDLE in item.config.stash:
             refused = item.config.stash[HANDLE].refused()  # and somebody swallowed the error
         if refused is not None:
@@ -227,17 +227,6 @@ def _count(gpu: Gpu) -> int:
 
 def _dotted(capability: tuple[int, int]) -> str:
     return "{}.{}".format(*capability)
-
-
-def _refused(error: BaseException | None) -> Unmeasured | None:
-    """What the virtual GPU refused, though a library may have wrapped it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, Unmeasured):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _at(item: pytest.Item, reason: str) -> tuple[str, int, str]:

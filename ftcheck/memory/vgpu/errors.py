@@ -30,6 +30,18 @@ class Unmeasured(FtcheckError):
     def __reduce__(self) -> tuple[object, ...]:
         return _unmeasured, (self.what, self.reason, self.next_step)
 
+    @classmethod
+    def within(cls, error: BaseException) -> Unmeasured | None:
+        """What an error is or came from: a library may have wrapped it."""
+        seen: set[int] = set()
+        cause: BaseException | None = error
+        while cause is not None and id(cause) not in seen:
+            if isinstance(cause, cls):
+                return cause
+            seen.add(id(cause))
+            cause = cause.__cause__ or cause.__context__
+        return None
+
 
 def _unmeasured(what: str, reason: str, next_step: str) -> Unmeasured:
     return Unmeasured(what, reason, next_step=next_step)

@@ -104,11 +104,9 @@ def _do(packed: bytes, started: float, phase_file: Path) -> Result:
 
 
 def _failed(error: BaseException) -> Exception:
-    cause: BaseException | None = error
-    while cause is not None:  # a library may have wrapped it
-        if isinstance(cause, Unmeasured):
-            return cause
-        cause = cause.__cause__ or cause.__context__
+    unmeasured = Unmeasured.within(error)
+    if unmeasured is not None:
+        return unmeasured
     if isinstance(error, InputError):  # its class may not come through a pickle
         return InputError(error.message, next_step=error.next_step)
     text = "".join(traceback.format_exception(error))
