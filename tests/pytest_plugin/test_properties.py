@@ -6,6 +6,10 @@ from unittest import mock
 
 import pytest
 
+import ftcheck
+from ftcheck.pipeline import load_tokenizer
+from ftcheck.properties import PropertyFailed
+from ftcheck.recipe import load_recipe
 from tests.pytest_plugin.test_recipe_items import PLAIN, SOUND
 
 pytest_plugins = ["pytester"]
@@ -78,10 +82,14 @@ def test_what_does_not_hold_fails_in_words(pytester: pytest.Pytester) -> None:
         [
             "b.recipe.toml:12: truncation-keeps-the-prefix does not hold: A row holds the first *",
             "  the row without pads has * at position *, expected *",
-            "  reproduce: ftcheck.properties.hold(*, ?'*' ?*?, ?b.recipe.toml?, "
-            "tokenizer=ft_tokenizer)",
+            "  reproduce: ftcheck.properties.hold(*, ?b.recipe.toml?, tokenizer=ft_tokenizer)",
         ]
     )
+    tokenizer = load_tokenizer(load_recipe("b.recipe.toml"))
+    tokenizer.truncation_side = "left"
+    (call,) = {line for line in found.outlines if line.startswith("  reproduce: ")}
+    with pytest.raises(PropertyFailed, match="the row without pads has"):
+        eval(call.split(":", 1)[1], {"ftcheck": ftcheck, "ft_tokenizer": tokenizer})
     found.stdout.no_fnmatch_line("*Traceback*")
     found.stdout.no_fnmatch_line("*property_items.py*")
     report = (pytester.path / "out.md").read_text(encoding="utf-8")
