@@ -223,6 +223,14 @@ LIBRARY_BUGS: tuple[LibraryBug, ...] = (
         handled="the logits are compared with those before saving; a difference stops the run",
         source="measured with peft 0.18.1 to 0.21.2",
     ),
+    LibraryBug(
+        slug="base-model-on-reload-by-old-peft",
+        versions={"transformers": ">=5.13.1", "peft": "<0.20"},
+        applies=lambda situation: situation.recipe.model.reload_with == "auto",
+        effect="AutoModelForCausalLM.from_pretrained(adapter folder) gives the base model",
+        handled="the logits are compared with those before saving; a difference stops the run",
+        source="measured: transformers 5.23.0 with peft 0.19.1; well from peft 0.20 on",
+    ),
 )
 
 

@@ -29,11 +29,16 @@ def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
             missing from it, or rows are longer than its context.
         Unavailable: The hub or the network does not have it.
     """
+    from transformers import AutoModelForCausalLM
+
     device = choose_device(recipe)
     _check_quantization(recipe, device)
     options = loading_options(recipe, device)
     with model_available(recipe, "model"):
-        model, loading = on_device(recipe, model_location(recipe), options)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            model_location(recipe), output_loading_info=True, use_safetensors=True, **options
+        )
+        model = on_device(recipe, model)
     _check_complete(recipe, model, loading)
     _check_context(recipe, model)
     _fit_embedding(recipe, model, tokenizer)
@@ -48,23 +53,12 @@ def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
     return model
 
 
-def on_device(
-    recipe: Recipe, location: str, options: dict[str, Any]
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load from a folder or the hub, whole onto the recipe's device, in evaluation mode.
-
-    Returns:
-        The model, and what `from_pretrained` says of missing and unexpected weights.
-    """
-    from transformers import AutoModelForCausalLM
-
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        location, output_loading_info=True, use_safetensors=True, **options
-    )
+def on_device(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel:
+    """A model as `from_pretrained` gave it, whole onto the recipe's device, in evaluation mode."""
     if recipe.quantization is None:
         model.to(choose_device(recipe))
     mend_base_model(model)
-    return model.eval(), loading
+    return model.eval()
 
 
 def dtype_name() -> str:

@@ -109,10 +109,12 @@ def reload(recipe: Recipe, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
 
 
 def _reload_folder(recipe: Recipe, folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
     options = loading_options(recipe, choose_device(recipe))
     options.pop("revision")  # of the base; the folder has none
-    model, _ = on_device(recipe, str(folder), options)
-    return model
+    model = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True, **options)
+    return on_device(recipe, model)
 
 
 def probe_logits(model: Any, rows: Any) -> torch.Tensor:

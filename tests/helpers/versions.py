@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import pytest
 
-from ftcheck.pipeline.library_bugs import in_range
+from ftcheck.pipeline.library_bugs import LIBRARY_BUGS, in_range
 
-__all__ = ["at_least", "skip_unless_runnable"]
+__all__ = ["BASE_ON_RELOAD", "at_least", "base_model_on_reload", "skip_unless_runnable"]
+
+BASE_ON_RELOAD: Final = "AutoModelForCausalLM as installed gives the base model for an adapter"
 
 
 def at_least(distribution: str, version: str) -> bool:
     """Whether a distribution is installed in at least this version."""
     return in_range({distribution: f">={version}"})
+
+
+def base_model_on_reload() -> bool:
+    """Whether the installed versions give the base model for a folder with an adapter."""
+    return any(
+        bug.installed() for bug in LIBRARY_BUGS if bug.slug.startswith("base-model-on-reload")
+    )
 
 
 def skip_unless_runnable(overrides: Sequence[str]) -> None:
@@ -24,6 +34,5 @@ def skip_unless_runnable(overrides: Sequence[str]) -> None:
         pytest.skip("bitsandbytes and transformers as installed cannot quantize on a CPU")
     if ("_8bit" in text and "optim" in text) and not at_least("bitsandbytes", "0.50"):
         pytest.skip("the 8-bit optimizers of the installed bitsandbytes need a GPU")
-    base_on_reload = at_least("transformers", "5.0") and not at_least("transformers", "5.6")
-    if "reload_with=auto" in text and base_on_reload:
-        pytest.skip("AutoModelForCausalLM of transformers 5.0 to 5.5 gives the base model")
+    if "reload_with=auto" in text and base_model_on_reload():
+        pytest.skip(BASE_ON_RELOAD)

@@ -38,6 +38,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
         ("resume-repeats-data", {"transformers": "4.57.6"}, False),
         ("base-model-on-reload", {"transformers": "5.5.4"}, True),
         ("base-model-on-reload", {"transformers": "5.6.0"}, False),
+        ("base-model-on-reload-by-old-peft", {"transformers": "5.23.0", "peft": "0.19.1"}, True),
+        ("base-model-on-reload-by-old-peft", {"transformers": "5.23.0", "peft": "0.20.0"}, False),
+        ("base-model-on-reload-by-old-peft", {"transformers": "5.12.1", "peft": "0.19.1"}, False),
         ("rng-state-refused", {"transformers": "4.46.3", "torch": "2.13.0+cpu"}, True),
         ("rng-state-refused", {"transformers": "4.46.3", "torch": "2.5.1"}, False),
         ("gpt2-loss-type", {"transformers": "5.24.0"}, True),
@@ -88,6 +91,8 @@ def test_slugs_are_unique_and_rows_complete() -> None:
         ("checkpointing-without-input-gradients", ["training.gradient_checkpointing=true"], True),
         ("base-model-on-reload", ["model.reload_with=auto"], True),
         ("base-model-on-reload", ["model.reload_with=peft"], False),
+        ("base-model-on-reload-by-old-peft", ["model.reload_with=auto"], True),
+        ("base-model-on-reload-by-old-peft", ["model.reload_with=peft"], False),
         ("all-pad-rows", ["tokenization.append_eos=false", "data.drop_empty=true"], False),
     ],
 )

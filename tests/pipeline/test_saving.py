@@ -13,7 +13,7 @@ from ftcheck.pipeline import RunFolder, RunResult, run
 from ftcheck.pipeline.saving import compare
 from ftcheck.recipe import Recipe
 from tests.helpers.recipes import small_recipe
-from tests.helpers.versions import at_least, skip_unless_runnable
+from tests.helpers.versions import base_model_on_reload, skip_unless_runnable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -187,8 +187,8 @@ def test_a_damaged_adapter_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(
-    not at_least("transformers", "5.0") or at_least("transformers", "5.6"),
-    reason="transformers 5.0 to 5.5 give the base model for an adapter folder",
+    not base_model_on_reload(),
+    reason="only some versions give the base model for an adapter folder (ftcheck doctor)",
 )
 def test_auto_reload_is_caught_where_it_gives_the_base_model(tmp_path: Path) -> None:
     recipe = small_recipe("training.learning_rate=1e-2", "model.reload_with=auto")

@@ -48,7 +48,7 @@ def whose(seen: Any, plain: Any, adapted: Any) -> str:
 
 RELOADED = (
     (versions_of("base-model-on-reload"), "the base model's"),
-    ({"transformers": ">=5.13.1", "peft": "<0.20"}, "the base model's"),
+    (versions_of("base-model-on-reload-by-old-peft"), "the base model's"),
     (ELSEWHERE, "the adapter's"),
 )
 
