@@ -177,6 +177,17 @@ def test_step(vram_benchmark, gpu):
     weight = torch.ones(1024, 1024, device=gpu.device)
     assert vram_benchmark(torch.mm, weight, weight).shape == (1024, 1024)
 """
+TWO_AND_ANOTHER = """\
+import pytest
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_step(size, vram_benchmark, gpu):
+    import torch
+    vram_benchmark(torch.zeros, size, device=gpu.device)
+
+def test_other(request):
+    assert request.fixturenames == ["request"]
+"""
 
 
 def times(pytester: pytest.Pytester) -> list[dict[str, Any]]:
@@ -193,6 +204,18 @@ def test_time_is_left_out_where_it_means_nothing(pytester: pytest.Pytester) -> N
     found = run(pytester, "-p", "pytest_benchmark.plugin", "--benchmark-json=t.json")
     found.stdout.fnmatch_lines(["  test_timed.py::test_step *MiB *MiB"])
     assert times(pytester) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "ran", "left"), [("only", 2, "test_other"), ("skip", 1, "test_step*")]
+)
+def test_benchmarks_are_chosen_as_those_of_pytest_benchmark_are(
+    pytester: pytest.Pytester, option: str, ran: int, left: str
+) -> None:
+    pytester.makepyfile(test_timed=TWO_AND_ANOTHER)
+    found = run(pytester, "-p", "pytest_benchmark.plugin", f"--benchmark-{option}", "-v")
+    found.assert_outcomes(passed=ran, skipped=3 - ran)
+    found.stdout.fnmatch_lines([f"test_timed.py::{left} SKIPPED*"])
 
 
 @pytest.mark.gpu
