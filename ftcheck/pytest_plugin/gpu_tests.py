@@ -202,8 +202,7 @@ class OnVirtual:
         memory = LiveMemory(card, allocator_settings())
         device = Device(card.compute_capability)
         device.limit(memory)
-        device.values.asked = Asked(device.assume)
-        mark_numbers(device.values)
+        device.values.asked = Asked(device.assume, mark_numbers(device.values))
         device.as_cuda()
         for name, module in list(sys.modules.items()):
             if name.startswith(Device.__module__.rpartition(".")[0]):

@@ -13,7 +13,7 @@ from ftcheck.memory.vgpu.errors import Unmeasured
 if TYPE_CHECKING:
     from ftcheck.memory.vgpu.values import Values
 
-__all__ = ["Asked", "mark_numbers"]
+__all__ = ["Asked", "mark_metrics", "mark_numbers"]
 
 _CARRIERS: Final = (
     "torch",
@@ -38,10 +38,13 @@ class Asked:
 
     Args:
         assume: Told of the libraries that got some.
+        nominal: Marks a number as one of those.
     """
 
-    def __init__(self, assume: Callable[[str], None]) -> None:
+    def __init__(self, assume: Callable[[str], None], nominal: Callable[[float], float]) -> None:
         self._assume = assume
+        self._nominal = nominal
+        self._metrics_are_marked = False
 
     def __call__(self, what: str) -> None:
         """Somebody asks.
@@ -65,6 +68,8 @@ class Asked:
         if library and not tells:
             package = library.partition(".")[0]
             self._assume(f"{package} got nominal values of what only a real card computes")
+            if not self._metrics_are_marked:
+                self._metrics_are_marked = mark_metrics(self._nominal)
             return
         where = "the test"
         if frame is not None:
@@ -81,11 +86,14 @@ _ARITHMETIC: Final = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "r
 _COMPARISONS: Final = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
-def mark_numbers(values: Values) -> None:
+def mark_numbers(values: Values) -> Callable[[float], float]:
     """Let numbers that a library got, such as losses, know that they are nominal.
 
     What is computed from them knows it, too, and a test that compares them asks for a value. Only
     `Tensor.item` is followed, which is how trainers read losses and norms.
+
+    Returns:
+        What marks a number.
     """
     import torch
 
@@ -131,3 +139,43 @@ def mark_numbers(values: Values) -> None:
 
     tensors: Any = torch.Tensor
     tensors.item = marked
+    return Nominal
+
+
+_KNOWN: Final = ("_runtime", "_per_second", "_time", "epoch", "total_flos", "learning_rate")
+"""Endings of what a `Trainer` puts among metrics that rests on no value of a tensor."""
+
+
+def mark_metrics(nominal: Callable[[float], float]) -> bool:
+    """Let the metrics of `Trainer.evaluate` and `predict` know that they are nominal.
+
+    They are computed by numpy, from outputs that were copied to the host. They are marked in place
+    before they are logged and returned, so while an evaluation is under way it is early enough.
+
+    Returns:
+        Whether there is a `Trainer`: transformers may not have been asked for it yet.
+    """
+    module: Any = sys.modules.get("transformers.trainer")
+    if module is None:
+        return False
+    log, predicted = module.Trainer.log, module.CallbackHandler.on_predict
+
+    def mark(metrics: dict[str, Any]) -> None:
+        for name, value in metrics.items():
+            if type(value) is float and not name.endswith(_KNOWN):
+                metrics[name] = nominal(value)
+
+    def marked_log(self: Any, logs: dict[str, Any], *others: Any, **named: Any) -> None:
+        if any(name.endswith("_runtime") for name in logs):  # as those of evaluations have
+            mark(logs)
+        log(self, logs, *others, **named)
+
+    def marked_predicted(
+        self: Any, args: Any, state: Any, control: Any, metrics: dict[str, Any]
+    ) -> Any:
+        mark(metrics)
+        return predicted(self, args, state, control, metrics)
+
+    module.Trainer.log = marked_log
+    module.CallbackHandler.on_predict = marked_predicted
+    return True

@@ -114,3 +114,43 @@ def test_the_training_loss_is_a_number_of_the_card(gpu: Any, tmp_path: Path) -> 
     """What only a real card can say, though the trainer goes on without it."""
     result = trainer_of(small_recipe("training.max_steps=2"), tmp_path).train()
     assert 0 < result.training_loss < 20
+
+
+def plain_trainer(folder: Path) -> Any:
+    """The library's own, whose evaluation goes through numpy."""
+    from transformers import Trainer
+
+    made = trainer_of(small_recipe(), folder)
+    return Trainer(
+        model=made.model,
+        args=made.args,
+        eval_dataset=made.eval_dataset,
+        data_collator=made.data_collator,
+        compute_metrics=lambda seen: {"largest": float(seen.predictions.max())},
+    )
+
+
+@pytest.mark.parametrize("name", ["eval_loss", "eval_largest"])
+def test_metrics_of_an_evaluation_are_of_the_card(gpu: Any, tmp_path: Path, name: str) -> None:
+    """What only a real card can say, though numpy computes them, on the host."""
+    assert -50 < plain_trainer(tmp_path).evaluate()[name] < 50
+
+
+def test_logged_metrics_are_of_the_card(gpu: Any, tmp_path: Path) -> None:
+    """What only a real card can say."""
+    trainer = plain_trainer(tmp_path)
+    trainer.evaluate()
+    assert 0 < trainer.state.log_history[-1]["eval_loss"] < 20
+
+
+def test_metrics_of_a_prediction_are_of_the_card(gpu: Any, tmp_path: Path) -> None:
+    """What only a real card can say."""
+    trainer = plain_trainer(tmp_path)
+    metrics = trainer.predict(trainer.eval_dataset).metrics
+    assert 0 < metrics["test_loss"] < 20
+
+
+def test_the_time_of_an_evaluation_is_known(gpu: Any, tmp_path: Path) -> None:
+    metrics = plain_trainer(tmp_path).evaluate()
+    assert metrics["eval_runtime"] > 0
+    assert metrics["eval_samples_per_second"] > 0

@@ -219,17 +219,22 @@ class _Watcher(importlib.abc.MetaPathFinder):
         self._name = name
         self._adapt = adapt
         self._around = around
+        self._asks_others = False
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname != self._name:
+        if fullname != self._name or self._asks_others:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._asks_others = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asks_others = False
         if spec is None or spec.loader is None:
             return None
         run, adapt, around = spec.loader.exec_module, self._adapt, self._around
 
         def run_and_adapt(module: ModuleType) -> None:
+            sys.meta_path.remove(self)  # not before: many only ask whether there is such a module
             with around():
                 run(module)
             adapt(module)
