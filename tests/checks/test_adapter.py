@@ -16,10 +16,8 @@ from ftcheck.checks.facts import Call, Record
 from ftcheck.checks.finding import Finding, Severity, Status
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.looking import look_at, refused
-from ftcheck.checks.registry import selected
-from ftcheck.checks.runner import judge
 from tests.checks.coverage import catches, leaves_alone
-from tests.checks.toys import base, check_one, found, lora, trainer
+from tests.checks.toys import base, check_one, found, judged, lora, trainer
 from tests.helpers.recipes import small_recipe
 
 pytestmark = [
@@ -60,9 +58,7 @@ def refusal(error: Exception, *, of_the_script: bool) -> tuple[Finding, ...]:
     if of_the_script:
         seen = refused("train.py", "script", failure_of(SystemExit("3"), "running the script"),
                        record=Record(failure=failure))  # fmt: skip
-    (outcome,) = judge(seen, selected(["FT301"])).outcomes
-    assert outcome.status is not Status.ERROR
-    return outcome.findings
+    return judged(seen, "FT301").findings
 
 
 @catches("FT301")
@@ -135,7 +131,7 @@ def test_an_adapter_that_is_drawn_before_a_seed_is_set_is_noted(
     call = Call(what="wrap", place="train.py:3", when="before", facts={"seeded": seeded})
     seen = look_at(trainer_subject(trainer(tmp_path)), set())
     seen = dataclasses.replace(seen, kind="script", record=Record(calls=(call,)))
-    (outcome,) = judge(seen, selected(["FT314"])).outcomes
+    outcome = judged(seen, "FT314")
     assert outcome.status is Status.PASSED
     assert [(one.severity, one.place) for one in outcome.findings] == (
         [] if seeded else [(Severity.NOTE, "train.py:3")]

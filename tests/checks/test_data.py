@@ -11,14 +11,12 @@ import pytest
 
 from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Call, Record, Rows
-from ftcheck.checks.finding import Finding, Level, Outcome, Severity, Status
+from ftcheck.checks.finding import Finding, Level, Severity, Status
 from ftcheck.checks.observe.looking import look_at
-from ftcheck.checks.registry import selected
-from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
 from ftcheck.recipe import load_recipe
 from tests.checks.coverage import catches, leaves_alone
-from tests.checks.toys import base, check_one, found, lora, rows, tokenizer, trainer
+from tests.checks.toys import base, check_one, found, judged, lora, rows, tokenizer, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about what is built wrong
 
@@ -51,12 +49,6 @@ def only(findings: Sequence[Finding]) -> Finding:
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     made = trainer(tmp_path_factory.mktemp("seen"))
     return look_at(trainer_subject(made), {Level.DATA})
-
-
-def outcome(seen: Seen, code: str) -> Outcome:
-    (one,) = judge(seen, selected([code])).outcomes
-    assert one.status is not Status.ERROR, one.reason
-    return one
 
 
 def did(seen: Seen, what: str, **facts: Any) -> Seen:
@@ -119,7 +111,7 @@ def test_rows_that_the_collator_tokenizes_are_seen_as_well(tmp_path: Path, code:
 @leaves_alone("FT101", "FT102", "FT103", "FT107")
 @pytest.mark.parametrize("code", ["FT101", "FT102", "FT103", "FT107"])
 def test_nothing_is_said_of_text_that_stands_in(seen: Seen, code: str) -> None:
-    one = outcome(dataclasses.replace(seen, real_data=False), code)
+    one = judged(dataclasses.replace(seen, real_data=False), code)
     assert one.status is Status.UNMEASURED
 
 
@@ -200,7 +192,7 @@ def test_no_or_short_evaluation_rows_cannot_tell(
 @catches("FT104")
 @pytest.mark.parametrize("method", ["shuffle", "train_test_split"])
 def test_shuffling_without_a_seed_is_said(seen: Seen, method: str) -> None:
-    finding = only(outcome(did(seen, "shuffle", method=method, seeded=False), "FT104").findings)
+    finding = only(judged(did(seen, "shuffle", method=method, seeded=False), "FT104").findings)
     assert finding.severity is Severity.WARNING
     assert finding.sentence.startswith(f"{method} without a seed")
     assert finding.place == "train.py:9"
@@ -208,10 +200,10 @@ def test_shuffling_without_a_seed_is_said(seen: Seen, method: str) -> None:
 
 @leaves_alone("FT104")
 def test_shuffling_with_a_seed_is_left_alone(seen: Seen) -> None:
-    one = outcome(did(seen, "shuffle", method="shuffle", seeded=True), "FT104")
+    one = judged(did(seen, "shuffle", method="shuffle", seeded=True), "FT104")
     assert one.status is Status.PASSED
     assert one.findings == ()
-    assert outcome(seen, "FT104").status is Status.SKIPPED  # it is no script
+    assert judged(seen, "FT104").status is Status.SKIPPED  # it is no script
 
 
 def with_column(name: str, value: Any) -> list[dict[str, Any]]:
@@ -251,7 +243,7 @@ def test_columns_that_nobody_misses_are_left_alone(
 @catches("FT106")
 def test_rows_of_a_stale_cache_are_said(seen: Seen) -> None:
     facts = {"function": "prepare", "stale": True, "evidence": ("text: 'a', now 'b'",)}
-    finding = only(outcome(did(seen, "map", **facts), "FT106").findings)
+    finding = only(judged(did(seen, "map", **facts), "FT106").findings)
     assert finding.severity is Severity.ERROR
     assert finding.sentence.startswith("map(prepare)")
     assert finding.evidence == ("text: 'a', now 'b'",)
@@ -260,7 +252,7 @@ def test_rows_of_a_stale_cache_are_said(seen: Seen) -> None:
 @leaves_alone("FT106")
 @pytest.mark.parametrize("facts", [{"stale": False}, {}])
 def test_rows_of_a_fresh_cache_are_left_alone(seen: Seen, facts: dict[str, Any]) -> None:
-    one = outcome(did(seen, "map", function="prepare", evidence=(), **facts), "FT106")
+    one = judged(did(seen, "map", function="prepare", evidence=(), **facts), "FT106")
     assert one.status is Status.PASSED
     assert one.findings == ()
 
@@ -276,7 +268,7 @@ def cut(seen: Seen, tokens: tuple[int, int] | None) -> Seen:
     [(10, Severity.NOTE), (999, Severity.NOTE), (1000, Severity.WARNING)],
 )
 def test_what_truncation_takes_is_counted(seen: Seen, tokens: int, severity: Severity) -> None:
-    finding = only(outcome(cut(seen, (tokens, 2000)), "FT107").findings)
+    finding = only(judged(cut(seen, (tokens, 2000)), "FT107").findings)
     assert finding.severity is severity
     assert f"{tokens:,} of 2,000" in finding.sentence
 
@@ -285,7 +277,7 @@ def test_what_truncation_takes_is_counted(seen: Seen, tokens: int, severity: Sev
 def test_what_packing_leaves_out_is_not_called_cut(seen: Seen) -> None:
     packing = load_recipe("quickstart", overrides=["tokenization.packing=true"])
     packed = dataclasses.replace(cut(seen, (76, 2000)), recipe=packing)
-    finding = only(outcome(packed, "FT107").findings)
+    finding = only(judged(packed, "FT107").findings)
     assert finding.sentence.startswith("packing leaves 76 of 2,000")
     assert "pack the rows" not in finding.fix.text
 
@@ -297,7 +289,7 @@ def test_what_packing_leaves_out_is_not_called_cut(seen: Seen) -> None:
 def test_nothing_cut_is_left_alone(
     seen: Seen, tokens: tuple[int, int] | None, status: Status
 ) -> None:
-    one = outcome(cut(seen, tokens), "FT107")
+    one = judged(cut(seen, tokens), "FT107")
     assert one.status is status
     assert one.findings == ()
 
@@ -340,7 +332,7 @@ def of_bytes(seen: Seen, bytes_in_ten: int, *, tokens: int = 1000, size: int = 5
 
 @catches("FT108")
 def test_below_sixteen_bytes_in_ten_tokens_it_is_said(seen: Seen) -> None:
-    finding = only(outcome(of_bytes(seen, 15), "FT108").findings)
+    finding = only(judged(of_bytes(seen, 15), "FT108").findings)
     assert "1.5 bytes" in finding.sentence
 
 
@@ -356,7 +348,7 @@ def test_below_sixteen_bytes_in_ten_tokens_it_is_said(seen: Seen) -> None:
 def test_enough_bytes_or_too_little_to_tell_is_left_alone(
     seen: Seen, bytes_in_ten: int, tokens: int, size: int, status: Status
 ) -> None:
-    one = outcome(of_bytes(seen, bytes_in_ten, tokens=tokens, size=size), "FT108")
+    one = judged(of_bytes(seen, bytes_in_ten, tokens=tokens, size=size), "FT108")
     assert one.status is status
     assert one.findings == ()
 

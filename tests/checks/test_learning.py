@@ -19,10 +19,8 @@ from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Learning, Training
 from ftcheck.checks.finding import Level, Severity, Status
 from ftcheck.checks.observe.looking import look_at
-from ftcheck.checks.registry import selected
-from ftcheck.checks.runner import judge
 from tests.checks.coverage import catches, leaves_alone
-from tests.checks.toys import base, check_one, found, lora, rows, trainer
+from tests.checks.toys import base, check_one, found, judged, lora, rows, trainer
 
 pytestmark = [
     pytest.mark.slow,  # all of them together
@@ -361,7 +359,7 @@ def test_what_no_trainer_meets_exactly_is_judged_on_both_sides(
     plain = look_at(trainer_subject(trainer(tmp_path)), {Level.DATA})
     for facts, status in ((below, Status.PASSED), (above, Status.FAILED)):
         seen: dict[str, Any] = {type(facts).__name__.lower(): facts}
-        (outcome,) = judge(dataclasses.replace(plain, **seen), selected([code])).outcomes
+        outcome = judged(dataclasses.replace(plain, **seen), code)
         assert outcome.status is status, outcome.reason
 
 

@@ -13,17 +13,15 @@ import torch
 from ftcheck.assets import model_dir
 from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Call, Failure, Record, Reload
-from ftcheck.checks.finding import Finding, Outcome, Severity, Status
+from ftcheck.checks.finding import Finding, Severity, Status
 from ftcheck.checks.observe.looking import look_at, refused
-from ftcheck.checks.registry import selected
-from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
 from ftcheck.memory.cards import card
 from ftcheck.memory.vram_report import Failure as OutOfMemory
 from ftcheck.memory.vram_report import VramReport
 from ftcheck.recipe import load_recipe
 from tests.checks.coverage import catches, leaves_alone
-from tests.checks.toys import base, check_one, found, lora, trainer
+from tests.checks.toys import base, check_one, found, judged, lora, trainer
 from tests.helpers.versions import skip_unless_runnable
 
 pytestmark = [
@@ -44,12 +42,6 @@ def only(findings: Sequence[Finding]) -> Finding:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     return look_at(trainer_subject(trainer(tmp_path_factory.mktemp("seen"))), ())
-
-
-def outcome(seen: Seen, code: str) -> Outcome:
-    (one,) = judge(seen, selected([code])).outcomes
-    assert one.status is not Status.ERROR, one.reason
-    return one
 
 
 def with_setup(seen: Seen, **facts: Any) -> Seen:
@@ -142,7 +134,7 @@ def test_fp16_on_a_card_was_tried(seen: Seen) -> None:
     assert seen.setup is not None
     on_card = [dataclasses.replace(one, device="cuda") for one in seen.setup.parameters]
     facts = {"arguments": {**seen.setup.arguments, "fp16": True}, "parameters": tuple(on_card)}
-    assert outcome(with_setup(seen, **facts), "FT502").findings == ()
+    assert judged(with_setup(seen, **facts), "FT502").findings == ()
 
 
 def quantized(dtype: str = "float16") -> Any:
@@ -184,7 +176,7 @@ def merged(seen: Seen, error: float | None, effect: float = 0.5, bits: str = "4-
 def test_an_adapter_that_merging_rounds_away_is_said(
     seen: Seen, error: float, effect: float
 ) -> None:
-    finding = only(outcome(merged(seen, error, effect), "FT505").findings)
+    finding = only(judged(merged(seen, error, effect), "FT505").findings)
     assert finding.severity is NOTE
     assert f"would be off by {100 * error:.0f} %" in finding.sentence
 
@@ -198,7 +190,7 @@ def test_an_adapter_that_merging_rounds_away_is_said(
 def test_merging_that_keeps_most_or_cannot_be_told_is_left_alone(
     seen: Seen, *, error: float | None, effect: float, bits: str, status: Status
 ) -> None:
-    one = outcome(merged(seen, error, effect, bits), "FT505")
+    one = judged(merged(seen, error, effect, bits), "FT505")
     assert (one.status, one.findings) == (status, ())
 
 
@@ -206,10 +198,10 @@ def test_merging_that_keeps_most_or_cannot_be_told_is_left_alone(
 @leaves_alone("FT505")
 def test_a_script_that_merges_into_a_quantized_base_is_warned(seen: Seen) -> None:
     call = Call(what="merge", place="train.py:9", when="after", facts={})
-    finding = only(outcome(script(with_setup(seen, quantized="8-bit"), call), "FT505").findings)
+    finding = only(judged(script(with_setup(seen, quantized="8-bit"), call), "FT505").findings)
     assert finding.severity is WARNING
     assert finding.place == "train.py:9"
-    assert outcome(script(seen, call), "FT505").status is SKIPPED
+    assert judged(script(seen, call), "FT505").status is SKIPPED
 
 
 def on_card(seen: Seen, *overrides: str, bf16: bool = True) -> Seen:
@@ -222,7 +214,7 @@ def on_card(seen: Seen, *overrides: str, bf16: bool = True) -> Seen:
 @catches("FT506")
 @pytest.mark.parametrize("more", [(), ('budget.vram="12GiB"',)])
 def test_bf16_on_a_card_before_ampere_is_said(seen: Seen, more: tuple[str, ...]) -> None:
-    finding = only(outcome(on_card(seen, 'budget.card="t4-16gb"', *more), "FT506").findings)
+    finding = only(judged(on_card(seen, 'budget.card="t4-16gb"', *more), "FT506").findings)
     assert finding.severity is ERROR
     assert "needs compute capability 8.0" in finding.sentence
     assert finding.sentence.endswith("has 7.5")
@@ -241,7 +233,7 @@ def test_bf16_on_a_card_before_ampere_is_said(seen: Seen, more: tuple[str, ...])
 def test_bf16_on_a_newer_or_an_unknown_card_is_left_alone(
     seen: Seen, overrides: tuple[str, ...], bf16: bool, status: Status
 ) -> None:
-    assert outcome(on_card(seen, *overrides, bf16=bf16), "FT506").status is status
+    assert judged(on_card(seen, *overrides, bf16=bf16), "FT506").status is status
 
 
 SAME = "Expected all tensors to be on the same device, but found at least two devices"
@@ -252,7 +244,7 @@ def test_tensors_on_different_devices_are_said(seen: Seen) -> None:
     by_script = script(seen, failure=failing(f"{SAME}, cuda:0 and cpu!\nand more"))
     by_card = dataclasses.replace(seen, memory=failing(f"{SAME}!", "predicting memory"))
     for subject in (by_script, by_card):
-        finding = only(outcome(subject, "FT601").findings)
+        finding = only(judged(subject, "FT601").findings)
         assert finding.severity is ERROR
         assert finding.sentence.startswith(SAME)
         assert "\n" not in finding.sentence
@@ -265,7 +257,7 @@ def test_other_failures_and_none_are_no_matter_of_devices(seen: Seen) -> None:
     fits = dataclasses.replace(seen, memory=predicted())
     for subject, status in ((other, PASSED), (script(seen), PASSED), (fits, PASSED),
                             (seen, UNMEASURED)):  # fmt: skip
-        one = outcome(subject, "FT601")
+        one = judged(subject, "FT601")
         assert (one.status, one.findings) == (status, ())
 
 
@@ -305,7 +297,7 @@ def test_one_place_or_several_cards_are_left_alone(
 def test_cards_without_a_launcher_are_counted(
     seen: Seen, gpus: int, launched: bool, said: bool
 ) -> None:
-    findings = outcome(with_setup(seen, gpus=gpus, launched=launched), "FT603").findings
+    findings = judged(with_setup(seen, gpus=gpus, launched=launched), "FT603").findings
     assert [one.severity for one in findings] == [WARNING] * said
     assert [one.sentence.startswith(f"{gpus} cards") for one in findings] == [True] * said
 
@@ -327,7 +319,7 @@ def test_a_quantized_model_that_is_moved_or_cast_is_said(
 ) -> None:
     text = refusal(method, *([getattr(torch, dtype)] if dtype else []))
     for subject in (script(seen, failure=failing(text)), refused("x", "recipe", failing(text))):
-        finding = only(outcome(subject, "FT604").findings)
+        finding = only(judged(subject, "FT604").findings)
         assert finding.severity is ERROR
         assert finding.sentence == text
         assert finding.place == "train.py:3"
@@ -340,8 +332,8 @@ def test_a_quantized_model_that_is_moved_or_cast_is_said(
      "sort is not supported for 64-bit integers"],
 )  # fmt: skip
 def test_other_failures_are_no_matter_of_quantization(seen: Seen, text: str) -> None:
-    assert outcome(script(seen, failure=failing(text)), "FT604").findings == ()
-    assert outcome(seen, "FT604").status is SKIPPED
+    assert judged(script(seen, failure=failing(text)), "FT604").findings == ()
+    assert judged(seen, "FT604").status is SKIPPED
 
 
 CARD = card("rtx4070-laptop-8gb")
@@ -364,7 +356,7 @@ def test_what_does_not_fit_is_said_with_what_would_do(seen: Seen) -> None:
         phase="step 1", op="aten::mm", module="lm_head",
     )  # fmt: skip
     report = predicted(fits=False, failure=where, needed_bytes=9 * 2**30)
-    finding = only(outcome(dataclasses.replace(seen, memory=report), "FT701").findings)
+    finding = only(judged(dataclasses.replace(seen, memory=report), "FT701").findings)
     assert finding.severity is ERROR
     assert finding.sentence.startswith(f"out of memory on {CARD.title} in step 1")
     assert finding.sentence.endswith("the smallest card that works has 9.00 GiB")
@@ -384,7 +376,7 @@ def test_what_fits_or_is_not_known_is_left_alone(
     seen: Seen, memory: VramReport | Failure | None, status: Status, barely: Status
 ) -> None:
     for code, expected in (("FT701", status), ("FT702", barely)):
-        one = outcome(dataclasses.replace(seen, memory=memory), code)
+        one = judged(dataclasses.replace(seen, memory=memory), code)
         assert (one.status, one.findings) == (expected, ())
 
 
@@ -400,6 +392,6 @@ def test_less_than_three_percent_to_spare_is_a_note(
 ) -> None:
     needed = None if left is None else CARD.capacity_bytes - left
     memory = predicted(needed_bytes=needed, fits=fits)
-    findings = outcome(dataclasses.replace(seen, memory=memory), "FT702").findings
+    findings = judged(dataclasses.replace(seen, memory=memory), "FT702").findings
     assert [one.severity for one in findings] == [NOTE] * said
     assert all(one.sentence.endswith(f"of {CARD.title} are left") for one in findings)

@@ -18,11 +18,9 @@ from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Call, Record, Reload
 from ftcheck.checks.finding import Finding, Level, Outcome, Severity, Status
 from ftcheck.checks.observe.looking import look_at
-from ftcheck.checks.registry import selected
-from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
 from tests.checks.coverage import catches, leaves_alone
-from tests.checks.toys import TEXTS, base, check_one, found, lora, rows, tokenizer, trainer
+from tests.checks.toys import TEXTS, base, check_one, found, judged, lora, rows, tokenizer, trainer
 from tests.helpers.recipes import small_recipe
 
 pytestmark = [
@@ -51,12 +49,6 @@ def scripted(made: Any, *calls: Call, through: bool = True, words: Any = None) -
     subject.tokenizer = words or tokenizer()
     subject.record = Record(calls=calls, through=through)
     return look_at(subject, {Level.DATA})
-
-
-def judged(seen: Seen, code: str) -> Outcome:
-    (outcome,) = judge(seen, selected([code])).outcomes
-    assert outcome.status is not Status.ERROR, outcome.reason
-    return outcome
 
 
 def only(seen: Seen, code: str) -> Finding:

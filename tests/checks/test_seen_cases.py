@@ -17,15 +17,13 @@ from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Call, Failure, Record, Reload, Row, Rows
 from ftcheck.checks.finding import Finding, Level
 from ftcheck.checks.observe.looking import look_at
-from ftcheck.checks.registry import selected
-from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
 from ftcheck.memory.cards import card
 from ftcheck.memory.trace import Tags, Trace, TraceRecorder
 from ftcheck.memory.vram_report import report_on
 from ftcheck.recipe import load_recipe
 from tests.checks.cases import Cases, covered
-from tests.checks.toys import rows, trainer
+from tests.checks.toys import judged, rows, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
@@ -39,9 +37,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 
 def findings(seen: Seen, code: str) -> tuple[Finding, ...]:
-    outcome = judge(seen, selected([code])).outcomes[0]
-    assert outcome.status.value != "error", outcome.reason
-    return outcome.findings
+    return judged(seen, code).findings
 
 
 def did(what: str, when: str = "after", **facts: Any) -> Change:
@@ -289,8 +285,8 @@ def test_other_degrees(seen: Seen, code: str, change: Change, severity: str) -> 
 
 
 def test_what_was_not_looked_at_is_not_measured(seen: Seen, tmp_path: Path) -> None:
-    outcome = judge(dataclasses.replace(seen, reload=None), selected(["FT802"])).outcomes[0]
+    outcome = judged(dataclasses.replace(seen, reload=None), "FT802")
     assert outcome.status.value == "unmeasured"
     assert outcome.reason
-    outcome = judge(memory_failed("no kernel for x")(seen), selected(["FT701"])).outcomes[0]
+    outcome = judged(memory_failed("no kernel for x")(seen), "FT701")
     assert outcome.status.value == "unmeasured"

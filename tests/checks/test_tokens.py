@@ -16,10 +16,8 @@ from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Learning
 from ftcheck.checks.finding import Finding, Severity, Status
 from ftcheck.checks.observe.looking import look_at
-from ftcheck.checks.registry import selected
-from ftcheck.checks.runner import judge
 from tests.checks.coverage import catches, leaves_alone
-from tests.checks.toys import base, check_one, found, lora, rows, tokenizer, trainer
+from tests.checks.toys import base, check_one, found, judged, lora, rows, tokenizer, trainer
 
 pytestmark = [
     pytest.mark.slow,  # all of them together
@@ -384,6 +382,6 @@ def test_half_a_nat_above_guessing_is_the_limit(
     seen = look_at(trainer_subject(trainer(tmp_path)), {})
     learning = Learning(base_loss=math.log(2048) + loss)
     seen = dataclasses.replace(seen, learning=learning, real_weights=real)
-    (one,) = judge(seen, selected(["FT219"])).outcomes
+    one = judged(seen, "FT219")
     assert one.status is status
     assert len(one.findings) == (status is Status.FAILED)

@@ -9,6 +9,10 @@ from typing import Any
 from ftcheck.assets import model_dir
 from ftcheck.audit.trainer import check_trainer
 from ftcheck.checks.finding import Finding, Outcome
+from ftcheck.checks.registry import selected
+from ftcheck.checks.runner import judge
+from ftcheck.checks.seen import Seen
+from tests.checks.said import heard
 
 __all__ = ["TEXTS", "base", "check_one", "found", "lora", "rows", "tokenizer", "trainer"]
 
@@ -127,9 +131,15 @@ def trainer(
 
 def check_one(made: Any, code: str, **how: Any) -> Outcome:
     """What became of one check on a trainer."""
-    report = check_trainer(made, select=[code], **how)
-    assert len(report.outcomes) == 1
-    return report.outcomes[0]
+    (outcome,) = check_trainer(made, select=[code], **how).outcomes
+    return heard(outcome)
+
+
+def judged(seen: Seen, code: str) -> Outcome:
+    """What becomes of one check on what was seen; it does not break."""
+    (outcome,) = judge(seen, selected([code])).outcomes
+    assert outcome.status.value != "error", outcome.reason
+    return heard(outcome)
 
 
 def found(made: Any, code: str, **how: Any) -> tuple[Finding, ...]:
