@@ -17,6 +17,7 @@ __all__ = ["heard", "words"]
 FILE: Final = Path(__file__).with_suffix(".txt")
 KNOWN: Final = frozenset(FILE.read_text(encoding="utf-8").splitlines())
 _NUMBER: Final = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?|\binf\b|\bnan\b")
+_SET: Final = re.compile(r"\{([^{}:]+)\}")
 _PATH: Final = re.compile(r"(?<![\w.])/[\w./-]+")
 
 
@@ -28,24 +29,30 @@ def heard(outcome: Outcome) -> Outcome:
 
 
 def words(outcome: Outcome) -> Iterator[str]:
-    """Lines for the findings of a check, or for why there are none."""
+    """A line for each finding of a check, or for why there is none."""
     for finding in outcome.findings:
-        yield from (f"{outcome.code} {line}" for line in _of(finding))
+        yield f"{outcome.code} {_of(finding)}"
     if outcome.reason:
         yield f"{outcome.code} {outcome.status.value}: {_plain(outcome.reason)}"
 
 
-def _of(finding: Finding) -> Iterator[str]:
-    yield f"{finding.severity.value} {finding.key or '-'}: {_plain(finding.sentence)}"
+def _of(finding: Finding) -> str:
+    parts = [f"{finding.severity.value} {finding.key or '-'}: {finding.sentence}"]
     if finding.fix.text:
-        yield f"fix: {_plain(finding.fix.text)}"
+        parts.append(f"-> {finding.fix.text}")
     if finding.fix.change:
-        yield f"change: {_plain(str(finding.fix.change))}"
-    for line in finding.evidence:
-        label = re.split(r"['\"\[(]", line)[0].rstrip()
-        if label:
-            yield f"evidence: {_plain(label)}"
+        parts.append(str(finding.fix.change))
+    labels = [re.split(r"['\"\[(]", line)[0].rstrip() for line in finding.evidence]
+    if labels:
+        parts.append(f"({'; '.join(dict.fromkeys(labels))})")
+    return _plain(" ".join(parts))
 
 
 def _plain(text: str) -> str:
-    return _NUMBER.sub("#", _PATH.sub("PATH", " ".join(text.split())))
+    text = _SET.sub(_sorted, " ".join(text.split()))
+    return _NUMBER.sub("#", _PATH.sub("PATH", text))
+
+
+def _sorted(names: re.Match[str]) -> str:
+    """Names of a set, which Python prints in any order."""
+    return f"{{{', '.join(sorted(names[1].split(', ')))}}}"
