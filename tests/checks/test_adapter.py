@@ -139,6 +139,19 @@ def test_an_adapter_that_is_drawn_before_a_seed_is_set_is_noted(
     assert check_one(trainer(tmp_path), "FT314").status is Status.SKIPPED
 
 
+@catches("FT309")
+@pytest.mark.parametrize("name", ["lm_head", "embed_out", "wte", "embed_tokens", "embed_in"])
+def test_tied_weights_have_many_names(tmp_path: Path, name: str) -> None:
+    """Of GPT-2, Llama, OPT, GPT-NeoX and their like."""
+    seen = look_at(trainer_subject(trainer(tmp_path)), set())
+    setup = seen.need("setup")
+    (adapter,) = setup.adapters
+    on = {"target_modules": ["c_attn", f"model.{name}", f"{name}_norm"]}
+    setup = dataclasses.replace(setup, adapters=(dataclasses.replace(adapter, config=on),))
+    (finding,) = judged(dataclasses.replace(seen, setup=setup), "FT309").findings
+    assert f"the adapter is on model.{name}, whose" in finding.sentence
+
+
 # ------------------------------------------------------------------------ its numbers
 
 
@@ -147,6 +160,7 @@ def test_an_alpha_of_zero_is_an_error(tmp_path: Path) -> None:
     finding = only(trainer(tmp_path, model=lora(lora_alpha=0)), "FT304")
     assert finding.severity is Severity.ERROR
     assert finding.fix.change == {"lora.lora_alpha": 8}
+    assert finding.fix.text == "Set lora_alpha to 8."
 
 
 @leaves_alone("FT304", "FT305", "FT313")

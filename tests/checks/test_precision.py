@@ -365,6 +365,17 @@ def test_what_does_not_fit_is_said_with_what_would_do(seen: Seen) -> None:
     )  # fmt: skip
 
 
+@catches("FT701")
+def test_what_does_not_fit_is_said_without_a_place(seen: Seen) -> None:
+    finding = only(
+        judged(
+            dataclasses.replace(seen, memory=predicted(fits=False, needed_bytes=None)), "FT701"
+        ).findings
+    )
+    assert finding.sentence == f"out of memory on {CARD.title}"
+    assert finding.evidence == ()
+
+
 @leaves_alone("FT701", "FT702")
 @pytest.mark.parametrize(
     ("memory", "status", "barely"),

@@ -46,8 +46,9 @@ GATE = ("--ftcheck-baseline=b.json", "--ftcheck-compare-fail=allocated:0%,reserv
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Load no plugin that is not named."""
+    """Load no plugin that is not named, and be no worker: pytest-benchmark asks for one by name."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
 
 def run(pytester: pytest.Pytester, *arguments: str, status: int = 0) -> pytest.RunResult:
