@@ -1,0 +1,116 @@
+"""Whatever was not looked at, and whatever failed while looking: no check breaks, all say why."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ftcheck.audit.trainer import trainer_subject
+from ftcheck.checks.facts import Batches, Failure, Learning, Record, Reload, Training
+from ftcheck.checks.finding import Level, Status
+from ftcheck.checks.observe.looking import look_at
+from ftcheck.checks.registry import all_checks
+from ftcheck.checks.runner import judge
+from ftcheck.checks.seen import Seen
+from tests.checks.said import FILE, KNOWN, heard
+from tests.checks.toys import rows, trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+
+FAILED = Failure(kind="KeyError", text="'gone'\nmore", during="looking")
+PARTS = (
+    *("text", "setup", "train", "evaluation", "batches", "eval_batches"),
+    *("learning", "training", "reload"),
+)
+EMPTY: dict[str, Any] = {
+    "batches": Batches(),
+    "eval_batches": Batches(),
+    "learning": Learning(),
+    "training": Training(),
+    "reload": Reload(),
+}
+SETUPS: dict[str, dict[str, Any]] = {
+    "no adapter": {"adapters": ()},
+    "not tied": {"tied": False},
+    "4 bits": {"quantized": "4"},
+    "8 bits": {"quantized": "8", "prepared": True},
+    "optimizer given": {"optimizer_given": True},
+    "own loss": {"overrides": frozenset({"compute_loss"})},
+    "other labels": {"label_names": ("start_positions", "end_positions")},
+    "no labels named": {"label_names": ()},
+    "other task": {"other_task": "GPT2ForSequenceClassification classifies"},
+    "no rows": {"train_rows": None, "eval_rows": None},
+    "no positions": {"positions": None},
+    "no parameters": {"parameters": (), "modules": ()},
+}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """All but memory, of a sound trainer."""
+    made = trainer(tmp_path_factory.mktemp("seen"), evaluation=rows()[:8])
+    return look_at(trainer_subject(made), set(Level) - {Level.MEMORY})
+
+
+def all_heard(seen: Seen) -> None:
+    for outcome in judge(seen, all_checks()).outcomes:
+        assert outcome.status is not Status.ERROR, f"{outcome.code}: {outcome.reason}"
+        heard(outcome)
+
+
+def test_of_nothing() -> None:
+    all_heard(Seen(name="s", kind="trainer"))
+
+
+def test_of_a_sound_trainer(seen: Seen) -> None:
+    all_heard(seen)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_without_a_part(seen: Seen, part: str) -> None:
+    assert getattr(seen, part) is not None
+    nothing: dict[str, Any] = {part: None}
+    all_heard(dataclasses.replace(seen, **nothing))
+
+
+@pytest.mark.parametrize("part", EMPTY)
+def test_where_a_part_has_nothing_to_say(seen: Seen, part: str) -> None:
+    all_heard(dataclasses.replace(seen, **{part: EMPTY[part]}))
+
+
+@pytest.mark.parametrize("part", EMPTY)
+def test_where_looking_failed(seen: Seen, part: str) -> None:
+    failed = dataclasses.replace(EMPTY[part], failure=FAILED)
+    all_heard(dataclasses.replace(seen, **{part: failed}))
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_of_other_setups(seen: Seen, setup: str) -> None:
+    changed = dataclasses.replace(seen.need("setup"), **SETUPS[setup])
+    all_heard(dataclasses.replace(seen, setup=changed))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"memory": FAILED},
+        {"real_weights": False},
+        {"real_data": False},
+        {"refused": FAILED},
+        {"kind": "script", "record": Record()},
+        {"kind": "script", "record": Record(through=True)},
+        {"kind": "script", "record": Record(failure=FAILED)},
+        {"kind": "script", "record": Record(loop=True)},
+        {"kind": "script", "record": Record(loop=True, rates=(1e-3,) * 8)},
+    ],
+    ids=str,
+)
+def test_of_other_subjects(seen: Seen, change: dict[str, Any]) -> None:
+    all_heard(dataclasses.replace(seen, **change))
+
+
+def test_the_file_is_in_order() -> None:
+    lines = FILE.read_text(encoding="utf-8").splitlines()
+    assert lines == sorted(KNOWN)
