@@ -89,10 +89,10 @@ def test_gpt2_is_stood_in_for_where_it_is_not_on_this_machine(published: Path) -
     ("mistake", "how", "found"),
     [
         ("", "by name", set()),
-        ("", "positional", set()),
+        pytest.param("", "positional", set(), marks=pytest.mark.slow),
         ("shifted", "positional", {"FT204"}),
         ("uncleared", "by name", {"FT429"}),
-        ("epochs", "by name", {"FT403"}),
+        pytest.param("epochs", "by name", {"FT403"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_loop_of_its_own_is_followed(

@@ -57,8 +57,20 @@ def trained(made: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
     return losses, {name: value.clone() for name, value in made.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("make", [full, adapter, with_its_own_optimizer, checkpointing])
-@pytest.mark.parametrize("level", ["static", "data", "step", "roundtrip"])
+def slow_where(make: Any, level: str) -> Any:
+    """Three seconds each, and of a kind with the others."""
+    more = make in (with_its_own_optimizer, checkpointing) and level in ("step", "roundtrip")
+    return pytest.mark.slow if more else ()
+
+
+@pytest.mark.parametrize(
+    ("make", "level"),
+    [
+        pytest.param(make, level, marks=slow_where(make, level))
+        for make in (full, adapter, with_its_own_optimizer, checkpointing)
+        for level in ("static", "data", "step", "roundtrip")
+    ],
+)
 def test_training_is_the_same_with_and_without_a_check(
     tmp_path: Path, make: Callable[[Path], Any], level: str
 ) -> None:

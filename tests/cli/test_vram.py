@@ -161,6 +161,7 @@ def test_ctrl_c_leaves_no_child_behind(tmp_path: Path) -> None:
     assert children_of(worker) == []
 
 
+@pytest.mark.slow
 def test_too_little_time_is_said(tmp_path: Path) -> None:
     answer = ftcheck_command("vram", "gpt2-wikitext2", "--timeout", "1", cwd=tmp_path)
     assert answer.returncode == 3

@@ -86,9 +86,11 @@ FAULTS = [
     ),
     pytest.param("*/resolve/*/config.json", Fault.MISSING, '"gpt2"', "404", marks=pytest.mark.slow),
     pytest.param(WEIGHTS, Fault.GATED, 'model "gpt2"', "40[13]", marks=pytest.mark.slow),
-    pytest.param(PARQUET, Fault.CUT_CONNECTION, 'data set "', "connection failed"),
+    pytest.param(
+        PARQUET, Fault.CUT_CONNECTION, 'data set "', "connection failed", marks=pytest.mark.slow
+    ),
     pytest.param(PARQUET, Fault.TOO_MANY_REQUESTS, 'data set "', "429", marks=pytest.mark.slow),
-    pytest.param(PARQUET, Fault.MISSING, 'data set "', "404", marks=pytest.mark.slow),
+    pytest.param(PARQUET, Fault.MISSING, 'data set "', "404"),
     pytest.param("*Salesforce*", Fault.SERVER_ERROR, 'data set "', "500", marks=pytest.mark.slow),
 ]
 
