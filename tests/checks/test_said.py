@@ -45,6 +45,17 @@ SETUPS: dict[str, dict[str, Any]] = {
     "no positions": {"positions": None},
     "no parameters": {"parameters": (), "modules": ()},
 }
+SUBJECTS: dict[str, dict[str, Any]] = {
+    "fails on the virtual GPU": {"memory": FAILED},
+    "other weights": {"real_weights": False},
+    "other rows": {"real_data": False},
+    "refused": {"refused": FAILED},
+    "script to its training": {"kind": "script", "record": Record()},
+    "script to its end": {"kind": "script", "record": Record(through=True)},
+    "script that fails": {"kind": "script", "record": Record(failure=FAILED)},
+    "loop": {"kind": "script", "record": Record(loop=True)},
+    "loop with rates": {"kind": "script", "record": Record(loop=True, rates=(1e-3,) * 8)},
+}
 
 
 @pytest.fixture(scope="module")
@@ -92,23 +103,9 @@ def test_of_other_setups(seen: Seen, setup: str) -> None:
     all_heard(dataclasses.replace(seen, setup=changed))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"memory": FAILED},
-        {"real_weights": False},
-        {"real_data": False},
-        {"refused": FAILED},
-        {"kind": "script", "record": Record()},
-        {"kind": "script", "record": Record(through=True)},
-        {"kind": "script", "record": Record(failure=FAILED)},
-        {"kind": "script", "record": Record(loop=True)},
-        {"kind": "script", "record": Record(loop=True, rates=(1e-3,) * 8)},
-    ],
-    ids=str,
-)
-def test_of_other_subjects(seen: Seen, change: dict[str, Any]) -> None:
-    all_heard(dataclasses.replace(seen, **change))
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_of_other_subjects(seen: Seen, subject: str) -> None:
+    all_heard(dataclasses.replace(seen, **SUBJECTS[subject]))
 
 
 def test_the_file_is_in_order() -> None:
