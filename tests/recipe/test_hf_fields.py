@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
-from typing import Any, Literal, get_args
+import textwrap
+from pathlib import Path
+from typing import Any, Literal, Optional, Union, get_args
 
 import pytest
 
+from ftcheck.errors import InputError
+from ftcheck.recipe import hf_fields
 from ftcheck.recipe.hf_fields import fields
 from ftcheck.recipe.limits import LIMITS
 
@@ -84,3 +89,137 @@ def test_every_limit_names_an_argument_of_some_version() -> None:
         known: Any = fields(section)
         gone: Literal["warmup_ratio"] = "warmup_ratio"  # since 5.15, and still translated
         assert name in known or name == gone
+
+
+# ------------------------------------------------------------- sources of no installed library
+
+SOURCE = """
+import enum
+from enum import Enum
+
+class Kind(str, Enum):
+    ONE = "one"
+    TWO = "two"
+    COUNT = 3
+    "a sentence"
+
+class Plain:
+    TEXT = "text"
+
+class Empty(enum.Enum):
+    A = 1
+
+class Settings:
+    shared: ClassVar[int] = 1
+    typed: "typing.ClassVar[str]" = "a"
+    made: int = field(init=False)
+    kept: int = field(init=True)
+    other: int = field(default=False)
+    self.place: int = 1
+    plain = 2
+    kind: Kind | str = "one"
+
+    def late(self, ignored): ...
+
+    def __init__(self, first, *, second=None, **kwargs):
+        self.a = kwargs.pop("a", 1)
+        self.b = kwargs.pop("_hidden", 1)
+        self.c = other.pop("c", 1)
+        self.d = kwargs.pop(3, 1)
+        self.e = kwargs.pop(first, 1)
+        self.f = kwargs.pop("f")
+"""
+KIND: Any = Literal["one", "two"]
+CHOICES = {"Kind": KIND}
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ast.Module:
+    """A package `a_library` whose module holds the classes."""
+    (tmp_path / "a_library").mkdir()
+    (tmp_path / "a_library" / "__init__.py").touch()
+    (tmp_path / "a_library" / "part.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "a_module.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    return hf_fields._source("a_library", "part.py")
+
+
+def test_fields_of_a_dataclass(source: ast.Module) -> None:
+    found = hf_fields._annotated_fields(hf_fields._class(source, "Settings"))
+    assert {name: ast.unparse(annotation) for name, annotation in found.items()} == {
+        "kept": "int", "other": "int", "kind": "Kind | str"
+    }  # fmt: skip
+    typed = hf_fields._typed(found, CHOICES)
+    assert {name: (one.name, one.annotation) for name, one in typed.items()} == {
+        "kept": ("kept", int), "other": ("other", int), "kind": ("kind", Literal["one", "two"])
+    }  # fmt: skip
+
+
+def test_arguments_of_a_constructor(source: ast.Module) -> None:
+    settings = hf_fields._class(source, "Settings")
+    assert hf_fields._init_arguments(settings) == ["first", "second"]
+    assert hf_fields._popped_names(settings) == ["a", "f"]
+    named = hf_fields._named(["a", "f", "a"], {"a": int})
+    assert [(one.name, one.annotation) for one in named.values()] == [("a", int), ("f", Any)]
+
+
+def test_enumerations_are_choices(source: ast.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def given(package: str, file: str) -> ast.Module:
+        asked.append((package, file))
+        return source
+
+    monkeypatch.setattr(hf_fields, "_source", given)
+    assert hf_fields._enums("part.py") == CHOICES
+    assert asked == [("transformers", "part.py")]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "expected"),
+    [
+        ("int", int),
+        ("'int'", int),
+        ("dict", dict),
+        ("None", None),
+        ("tuple[int, ...]", tuple[int, ...]),
+        ("set[str]", set[str]),
+        ("type", type),
+        ("object", object),
+        ("list[str] | bool", list[str] | bool),
+        ("Optional[int]", Optional[int]),  # noqa: UP045 - as libraries write it
+        ("Union[int, str]", Union[int, str]),  # noqa: UP007
+        ("Kind | str", KIND),
+        ("str | Kind | None", KIND | None),
+        ("Union[Kind, str]", KIND),
+        ("typing.Union[str, Kind]", KIND),
+        ("Optional[Union[str, Kind]]", KIND | None),
+        ("Optional[Kind | str]", KIND | None),
+        ("tuple[Kind, str]", tuple[KIND, str]),
+        ("list[Kind | str]", list[KIND]),
+        ("SomethingElse", Any),
+        ("a.b.C", Any),
+        ("Literal['pissa', 'pissa_niter_[number of iters]']", Any),
+    ],
+)
+def test_types_of_annotations(annotation: str, expected: Any) -> None:
+    found = hf_fields._type(ast.parse(annotation, mode="eval").body, CHOICES)
+    assert found == expected
+
+
+@pytest.mark.parametrize("package", ["a_library_that_nobody_has", "a_module"])
+@pytest.mark.usefixtures("source")
+def test_a_library_that_is_not_installed(package: str) -> None:
+    with pytest.raises(InputError) as caught:
+        hf_fields._source(package, "part.py")
+    assert str(caught.value) == textwrap.dedent(f"""\
+        {package} is not installed, so its arguments cannot be checked.
+        Install it: pip install {package}""")
+
+
+def test_a_class_that_is_elsewhere(source: ast.Module) -> None:
+    with pytest.raises(InputError) as caught:
+        hf_fields._class(source, "Gone")
+    assert str(caught.value) == textwrap.dedent("""\
+        the installed version has no class Gone where ftcheck looks for it.
+        See the supported versions with: ftcheck doctor""")
