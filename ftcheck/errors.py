@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ __all__ = [
     "ReloadMismatch",
     "ResumeRefused",
     "Unavailable",
+    "chain",
 ]
 
 
@@ -122,3 +123,13 @@ class RecipeError(InputError):
             raise ValueError("a RecipeError needs at least one problem")
         self.problems = tuple(sorted(problems, key=lambda problem: problem.line or 0))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it came from: a library may have wrapped the one that says why."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 
-from ftcheck.errors import DiskError, FtcheckError, InputError, Unavailable
+from ftcheck.errors import DiskError, FtcheckError, InputError, Unavailable, chain
 
 __all__ = ["ask_for_dataset", "ask_for_model", "available", "disk_refusals"]
 
@@ -111,26 +111,17 @@ def _offline() -> bool:
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
 def _reason(error: BaseException) -> str | None:
     """Why something could not be had, from the innermost error that says; `None` if none does."""
-    if _offline() and any(type(link).__name__ in _OFFLINE_NAMES for link in _chain(error)):
+    if _offline() and any(type(link).__name__ in _OFFLINE_NAMES for link in chain(error)):
         return "it is not in the cache, and the network is switched off (HF_HUB_OFFLINE)"
-    for link in reversed(list(_chain(error))):
+    for link in reversed(list(chain(error))):
         status = getattr(getattr(link, "response", None), "status_code", None)
         if status is not None:
             return _STATUS.get(status, f"it answered with status {status}")
         if type(link).__name__ in _NETWORK_NAMES:
             return f"the connection failed ({_first_line(link)})"
-    for link in _chain(error):
+    for link in chain(error):
         if type(link).__name__ in _MISSING_NAMES:
             return f"it is not there ({_first_line(link)})"
     return None
@@ -216,7 +207,7 @@ def disk_refusals() -> Iterator[None]:
         reason = _disk_reason(error)
         if reason is None:
             raise
-        file = next((f for e in _chain(error) if (f := getattr(e, "filename", None))), None)
+        file = next((f for e in chain(error) if (f := getattr(e, "filename", None))), None)
         subject = f"{file} cannot be used" if file else "A file cannot be written"
         raise DiskError(
             f"{subject}: {reason}.",
@@ -226,7 +217,7 @@ def disk_refusals() -> Iterator[None]:
 
 
 def _disk_reason(error: BaseException) -> str | None:
-    for link in _chain(error):
+    for link in chain(error):
         if isinstance(link, OSError) and link.errno in _DISK_ERRNOS:
             return _DISK_ERRNOS[link.errno]
         text = str(link)

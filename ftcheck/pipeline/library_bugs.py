@@ -99,6 +99,18 @@ def _divides_by_unshifted_labels(situation: Situation) -> bool:
     return not (helped and in_range(LOSS_TYPE_MENDS))
 
 
+def _base_model_on_reload(slug: str, versions: Mapping[str, str], *, source: str) -> LibraryBug:
+    """The same of two causes: each has its versions."""
+    return LibraryBug(
+        slug=slug,
+        versions=versions,
+        applies=lambda situation: situation.recipe.model.reload_with == "auto",
+        effect="AutoModelForCausalLM.from_pretrained(adapter folder) gives the base model",
+        handled="the logits are compared with those before saving; a difference stops the run",
+        source=source,
+    )
+
+
 def _accumulates(situation: Situation) -> bool:
     return situation.recipe.gradient_accumulation_steps > 1
 
@@ -215,20 +227,14 @@ LIBRARY_BUGS: tuple[LibraryBug, ...] = (
         handled="it is set back after training",
         source="measured: True up to 4.57, False from 5.0",
     ),
-    LibraryBug(
-        slug="base-model-on-reload",
-        versions={"transformers": ">=5.0,<5.6"},
-        applies=lambda situation: situation.recipe.model.reload_with == "auto",
-        effect="AutoModelForCausalLM.from_pretrained(adapter folder) gives the base model",
-        handled="the logits are compared with those before saving; a difference stops the run",
+    _base_model_on_reload(
+        "base-model-on-reload",
+        {"transformers": ">=5.0,<5.6"},
         source="measured with peft 0.18.1 to 0.21.2",
     ),
-    LibraryBug(
-        slug="base-model-on-reload-by-old-peft",
-        versions={"transformers": ">=5.13.1", "peft": "<0.20"},
-        applies=lambda situation: situation.recipe.model.reload_with == "auto",
-        effect="AutoModelForCausalLM.from_pretrained(adapter folder) gives the base model",
-        handled="the logits are compared with those before saving; a difference stops the run",
+    _base_model_on_reload(
+        "base-model-on-reload-by-old-peft",
+        {"transformers": ">=5.13.1", "peft": "<0.20"},
         source="measured: transformers 5.23.0 with peft 0.19.1; well from peft 0.20 on",
     ),
 )
@@ -236,7 +242,7 @@ LIBRARY_BUGS: tuple[LibraryBug, ...] = (
 
 def versions_of(slug: str) -> Mapping[str, str]:
     """The versions that have a bug of the table: distribution to range."""
-    return next(bug.versions for bug in LIBRARY_BUGS if bug.slug == slug)
+    return _bug(slug).versions
 
 
 def active_bugs(situation: Situation) -> tuple[LibraryBug, ...]:

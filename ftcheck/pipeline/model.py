@@ -36,7 +36,7 @@ def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
     options = loading_options(recipe, device)
     with model_available(recipe, "model"):
         model, loading = AutoModelForCausalLM.from_pretrained(
-            model_location(recipe), output_loading_info=True, use_safetensors=True, **options
+            model_location(recipe), output_loading_info=True, **options
         )
         model = on_device(recipe, model)
     _check_complete(recipe, model, loading)
@@ -75,6 +75,7 @@ def loading_options(recipe: Recipe, device: str) -> dict[str, Any]:
         dtype_name(): model.dtype if model.dtype == "auto" else getattr(torch, model.dtype),
         "revision": model.revision or "main",
         "trust_remote_code": model.trust_remote_code,
+        "use_safetensors": True,
     }
     if model.attn_implementation is not None:
         options["attn_implementation"] = model.attn_implementation

@@ -113,7 +113,7 @@ def _reload_folder(recipe: Recipe, folder: Path) -> Any:
 
     options = loading_options(recipe, choose_device(recipe))
     options.pop("revision")  # of the base; the folder has none
-    model = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True, **options)
+    model = AutoModelForCausalLM.from_pretrained(str(folder), **options)
     return on_device(recipe, model)
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NoReturn
 
 import pytest
@@ -196,13 +197,16 @@ class OnVirtual:
         from ftcheck.memory.live import LiveMemory
         from ftcheck.memory.prediction import allocator_settings
         from ftcheck.memory.vgpu.gpu import VirtualGpu as Device
-        from ftcheck.pytest_plugin.values_asked import Asked, mark_numbers
+        from ftcheck.memory.vgpu.libraries import on_import
+        from ftcheck.pytest_plugin.values_asked import Asked, mark_metrics, mark_numbers
 
         card, assumed = stood_in_for(self._config.stash[SETTINGS])
         memory = LiveMemory(card, allocator_settings())
         device = Device(card.compute_capability)
         device.limit(memory)
-        device.values.asked = Asked(device.assume, mark_numbers(device.values))
+        asked = device.values.asked = Asked(device.assume)
+        nominal = mark_numbers(device.values)
+        on_import("transformers.trainer", partial(mark_metrics, asked, nominal))
         device.as_cuda()
         for name, module in list(sys.modules.items()):
             if name.startswith(Device.__module__.rpartition(".")[0]):

@@ -38,13 +38,14 @@ class Asked:
 
     Args:
         assume: Told of the libraries that got some.
-        nominal: Marks a number as one of those.
+
+    Attributes:
+        given: Whether a library got any.
     """
 
-    def __init__(self, assume: Callable[[str], None], nominal: Callable[[float], float]) -> None:
+    def __init__(self, assume: Callable[[str], None]) -> None:
+        self.given = False
         self._assume = assume
-        self._nominal = nominal
-        self._metrics_are_marked = False
 
     def __call__(self, what: str) -> None:
         """Somebody asks.
@@ -68,8 +69,7 @@ class Asked:
         if library and not tells:
             package = library.partition(".")[0]
             self._assume(f"{package} got nominal values of what only a real card computes")
-            if not self._metrics_are_marked:
-                self._metrics_are_marked = mark_metrics(self._nominal)
+            self.given = True
             return
         where = "the test"
         if frame is not None:
@@ -146,22 +146,21 @@ _KNOWN: Final = ("_runtime", "_per_second", "_time", "epoch", "total_flos", "lea
 """Endings of what a `Trainer` puts among metrics that rests on no value of a tensor."""
 
 
-def mark_metrics(nominal: Callable[[float], float]) -> bool:
+def mark_metrics(asked: Asked, nominal: Callable[[float], float], module: Any) -> None:
     """Let the metrics of `Trainer.evaluate` and `predict` know that they are nominal.
 
     They are computed by numpy, from outputs that were copied to the host. They are marked in place
-    before they are logged and returned, so while an evaluation is under way it is early enough.
+    before they are logged and returned.
 
-    Returns:
-        Whether there is a `Trainer`: transformers may not have been asked for it yet.
+    Args:
+        asked: Knows whether a library got nominal values.
+        nominal: Marks a number.
+        module: `transformers.trainer`.
     """
-    module: Any = sys.modules.get("transformers.trainer")
-    if module is None:
-        return False
     log, predicted = module.Trainer.log, module.CallbackHandler.on_predict
 
     def mark(metrics: dict[str, Any]) -> None:
-        for name, value in metrics.items():
+        for name, value in metrics.items() if asked.given else ():
             if type(value) is float and not name.endswith(_KNOWN):
                 metrics[name] = nominal(value)
 
@@ -178,4 +177,3 @@ def mark_metrics(nominal: Callable[[float], float]) -> bool:
 
     module.Trainer.log = marked_log
     module.CallbackHandler.on_predict = marked_predicted
-    return True

@@ -12,7 +12,7 @@ from typing import Final
 
 from ftcheck.checks.finding import Finding, Outcome
 
-__all__ = ["heard", "words"]
+__all__ = ["FILE", "KNOWN", "heard", "words"]
 
 FILE: Final = Path(__file__).with_suffix(".txt")
 KNOWN: Final = frozenset(FILE.read_text(encoding="utf-8").splitlines())

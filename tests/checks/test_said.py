@@ -9,13 +9,12 @@ import pytest
 
 from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Batches, Failure, Learning, Record, Reload, Training
-from ftcheck.checks.finding import Level, Status
+from ftcheck.checks.finding import Level
 from ftcheck.checks.observe.looking import look_at
 from ftcheck.checks.registry import all_checks
-from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
-from tests.checks.said import FILE, KNOWN, heard
-from tests.checks.toys import rows, trainer
+from tests.checks.said import FILE, KNOWN
+from tests.checks.toys import judged, rows, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
@@ -66,9 +65,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 
 def all_heard(seen: Seen) -> None:
-    for outcome in judge(seen, all_checks()).outcomes:
-        assert outcome.status is not Status.ERROR, f"{outcome.code}: {outcome.reason}"
-        heard(outcome)
+    for one in all_checks():
+        judged(seen, one.code)
 
 
 def test_of_nothing() -> None:

@@ -14,7 +14,17 @@ from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
 from tests.checks.said import heard
 
-__all__ = ["TEXTS", "base", "check_one", "found", "lora", "rows", "tokenizer", "trainer"]
+__all__ = [
+    "TEXTS",
+    "base",
+    "check_one",
+    "found",
+    "judged",
+    "lora",
+    "rows",
+    "tokenizer",
+    "trainer",
+]
 
 TEXTS = tuple(
     f"def add_{number}(a, b):\n    total = a + b * {number}\n    return total - {number}\n"
@@ -138,7 +148,7 @@ def check_one(made: Any, code: str, **how: Any) -> Outcome:
 def judged(seen: Seen, code: str) -> Outcome:
     """What becomes of one check on what was seen; it does not break."""
     (outcome,) = judge(seen, selected([code])).outcomes
-    assert outcome.status.value != "error", outcome.reason
+    assert outcome.status.value != "error", f"{code}: {outcome.reason}"
     return heard(outcome)
 
 

@@ -82,7 +82,8 @@ def test_what_does_not_hold_fails_in_words(pytester: pytest.Pytester) -> None:
         [
             "b.recipe.toml:12: truncation-keeps-the-prefix does not hold: A row holds the first *",
             "  the row without pads has * at position *, expected *",
-            "  reproduce: ftcheck.properties.hold(*, ?b.recipe.toml?, tokenizer=ft_tokenizer)",
+            "  reproduce: ftcheck.properties.hold(?truncation-keeps-the-prefix?, ?'*?, "
+            "?b.recipe.toml?, tokenizer=ft_tokenizer)",
         ]
     )
     tokenizer = load_tokenizer(load_recipe("b.recipe.toml"))

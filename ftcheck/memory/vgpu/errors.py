@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from ftcheck.errors import FtcheckError
+from ftcheck.errors import FtcheckError, chain
 
 __all__ = ["ChildDied", "ChildFailed", "ChildTimedOut", "Unmeasured"]
 
@@ -33,14 +33,7 @@ class Unmeasured(FtcheckError):
     @classmethod
     def within(cls, error: BaseException) -> Unmeasured | None:
         """What an error is or came from: a library may have wrapped it."""
-        seen: set[int] = set()
-        cause: BaseException | None = error
-        while cause is not None and id(cause) not in seen:
-            if isinstance(cause, cls):
-                return cause
-            seen.add(id(cause))
-            cause = cause.__cause__ or cause.__context__
-        return None
+        return next((one for one in chain(error) if isinstance(one, cls)), None)
 
 
 def _unmeasured(what: str, reason: str, next_step: str) -> Unmeasured:

@@ -21,7 +21,7 @@ from ftcheck.memory.vgpu.hollow import save_hollow
 from ftcheck.memory.vgpu.quantized import Quantized, has_operators
 from ftcheck.memory.vgpu.record import Recorder
 
-__all__ = ["environment", "install"]
+__all__ = ["environment", "install", "on_import"]
 
 _WORTH_BYTES = int(1.5 * 1024**3)
 """What transformers takes to be worth a large allocation."""
@@ -44,16 +44,16 @@ def install(quantized: Quantized, recorder: Recorder) -> None:
     host: Any = torch.Tensor
     host.pin_memory = lambda tensor, device=None: tensor
     host.is_pinned = lambda tensor, device=None: False
-    _on_import("accelerate.accelerator", _adapt_accelerator)
-    _on_import("safetensors", _adapt_safe_open)
-    _on_import("safetensors.torch", _adapt_safetensors)
-    _on_import("transformers.utils.import_utils", _adapt_import_utils)
-    _on_import("transformers.modeling_utils", partial(_adapt_modeling_utils, recorder))
-    _on_import("transformers.integrations.bitsandbytes", _adapt_availability)
+    on_import("accelerate.accelerator", _adapt_accelerator)
+    on_import("safetensors", _adapt_safe_open)
+    on_import("safetensors.torch", _adapt_safetensors)
+    on_import("transformers.utils.import_utils", _adapt_import_utils)
+    on_import("transformers.modeling_utils", partial(_adapt_modeling_utils, recorder))
+    on_import("transformers.integrations.bitsandbytes", _adapt_availability)
     if "bitsandbytes" not in sys.modules:  # it takes functions of a build with CUDA, if it is there
         sys.meta_path.insert(0, _Watcher("bitsandbytes", lambda module: None, facade.as_it_is))
-    _on_import("bitsandbytes.functional", quantized.install)
-    _on_import("bitsandbytes.nn.modules", _adapt_bitsandbytes)
+    on_import("bitsandbytes.functional", quantized.install)
+    on_import("bitsandbytes.nn.modules", _adapt_bitsandbytes)
 
 
 def _adapt_accelerator(module: Any) -> None:
@@ -199,7 +199,7 @@ class _Cuda:
         return getattr(self.real, name)
 
 
-def _on_import(name: str, adapt: Callable[[ModuleType], None]) -> None:
+def on_import(name: str, adapt: Callable[[ModuleType], None]) -> None:
     """Call `adapt` with a module once it is there."""
     if name in sys.modules:
         adapt(sys.modules[name])

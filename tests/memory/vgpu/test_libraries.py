@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from ftcheck.memory.vgpu.libraries import _on_import
+from ftcheck.memory.vgpu.libraries import on_import
 
 
 def test_a_library_is_adapted_though_others_asked_before_whether_it_is_there(
@@ -20,7 +20,7 @@ def test_a_library_is_adapted_though_others_asked_before_whether_it_is_there(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", finders := [*sys.meta_path])
     before, adapted = list(finders), list[ModuleType]()
-    _on_import("a_late_library", adapted.append)
+    on_import("a_late_library", adapted.append)
     for _ in range(2):  # as transformers and peft do for bitsandbytes
         assert importlib.util.find_spec("a_late_library") is not None
     assert adapted == []
@@ -35,6 +35,6 @@ def test_a_library_is_adapted_though_others_asked_before_whether_it_is_there(
 
 def test_a_library_that_is_not_there_is_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    _on_import("a_library_that_nobody_has", lambda module: pytest.fail(str(module)))
+    on_import("a_library_that_nobody_has", lambda module: pytest.fail(str(module)))
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("a_library_that_nobody_has")
