@@ -45,12 +45,22 @@ def predict(recipe: str, *overrides: str) -> Cost:
     changes = [part for override in overrides for part in ("--set", override)]
     begun = time.perf_counter()
     answer = subprocess.run(
-        [sys.executable, "-m", "ftcheck", "vram", recipe, "--card", "h100-80gb", "--format", "json",
-         *changes],
+        [
+            sys.executable,
+            "-m",
+            "ftcheck",
+            "vram",
+            recipe,
+            "--card",
+            "h100-80gb",
+            "--format",
+            "json",
+            *changes,
+        ],
         check=True,
         capture_output=True,
         text=True,
-    )  # fmt: skip
+    )
     seconds = time.perf_counter() - begun
     found = json.loads(answer.stdout)
     return Cost(
@@ -78,22 +88,36 @@ def main() -> None:
     predict("gpt2-wikitext2")  # fills the caches
     reference = predict("gpt2-wikitext2")
     eight = predict("gpt2-wikitext2-nf4", *LLAMA)
-    table("reference recipe, and Llama 3.1 8B in nf4", [
-        ("gpt2-wikitext2", reference), ("Llama 3.1 8B, nf4, LoRA", eight),
-    ])  # fmt: skip
-    table("batch, length, width: the time does not grow", [
-        ("1 x 128", reference),
-        ("64 x 128", predict("gpt2-wikitext2", "training.per_device_train_batch_size=64")),
-        ("1 x 1024", predict("gpt2-wikitext2", "tokenization.max_length=1024")),
-        ("Llama 3.1 8B, 1 x 512", eight),
-        ("Llama 3.1 8B, 8 x 4096", predict(
-            "gpt2-wikitext2-nf4", *LLAMA, "training.per_device_train_batch_size=8",
-            "tokenization.max_length=4096")),
-    ])  # fmt: skip
+    table(
+        "reference recipe, and Llama 3.1 8B in nf4",
+        [
+            ("gpt2-wikitext2", reference),
+            ("Llama 3.1 8B, nf4, LoRA", eight),
+        ],
+    )
+    table(
+        "batch, length, width: the time does not grow",
+        [
+            ("1 x 128", reference),
+            ("64 x 128", predict("gpt2-wikitext2", "training.per_device_train_batch_size=64")),
+            ("1 x 1024", predict("gpt2-wikitext2", "tokenization.max_length=1024")),
+            ("Llama 3.1 8B, 1 x 512", eight),
+            (
+                "Llama 3.1 8B, 8 x 4096",
+                predict(
+                    "gpt2-wikitext2-nf4",
+                    *LLAMA,
+                    "training.per_device_train_batch_size=8",
+                    "tokenization.max_length=4096",
+                ),
+            ),
+        ],
+    )
     sizes = ("distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
-    table("layers: 6, 12, 24, 36, 48, wider and wider", [
-        (name, predict("gpt2-wikitext2", f'model.name_or_path="{name}"')) for name in sizes
-    ])  # fmt: skip
+    table(
+        "layers: 6, 12, 24, 36, 48, wider and wider",
+        [(name, predict("gpt2-wikitext2", f'model.name_or_path="{name}"')) for name in sizes],
+    )
 
 
 if __name__ == "__main__":

@@ -172,8 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = options.work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         text = text_file(folder, options.text)
-        print(f"{'variant':<18} {'steps':>6} {'real':>7} {'in all':>7} {'seconds':>8} "
-              f"{'real/s':>7} {'ratio':>6} {'loss':>7}")  # fmt: skip
+        print(
+            f"{'variant':<18} {'steps':>6} {'real':>7} {'in all':>7} {'seconds':>8} "
+            f"{'real/s':>7} {'ratio':>6} {'loss':>7}"
+        )
         first: Figures | None = None
         for name in options.only:
             found = run_variant(folder, text, name, options.tokens)

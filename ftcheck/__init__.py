@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ftcheck import properties as properties
     from ftcheck import strategies as strategies
-    from ftcheck.audit.check import check as check
-    from ftcheck.audit.preflight import Preflight as Preflight
     from ftcheck.checks.finding import CheckReport as CheckReport
     from ftcheck.errors import FtcheckError as FtcheckError
     from ftcheck.errors import RecipeError as RecipeError
@@ -23,18 +21,20 @@ if TYPE_CHECKING:
     from ftcheck.recipe import dump_recipe as dump_recipe
     from ftcheck.recipe import load_recipe as load_recipe
     from ftcheck.recipe import parse_recipe as parse_recipe
+    from ftcheck.subjects.check import check as check
+    from ftcheck.subjects.preflight import Preflight as Preflight
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CheckReport": "ftcheck.checks.finding",
     "FtcheckError": "ftcheck.errors",
-    "Preflight": "ftcheck.audit.preflight",
+    "Preflight": "ftcheck.subjects.preflight",
     "Recipe": "ftcheck.recipe",
     "RecipeError": "ftcheck.errors",
     "RunFolder": "ftcheck.pipeline",
     "RunResult": "ftcheck.pipeline",
-    "check": "ftcheck.audit.check",
+    "check": "ftcheck.subjects.check",
     "dump_recipe": "ftcheck.recipe",
     "load_recipe": "ftcheck.recipe",
     "parse_recipe": "ftcheck.recipe",

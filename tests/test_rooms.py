@@ -5,68 +5,42 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
+from typing import Final
 
 import ftcheck
 
-ROOT = Path(ftcheck.__file__).parent
-BASE = ["errors", "units", "environment", "files"]
-RUNS = [*BASE, "recipe", "assets", "pipeline", "memory", "memory.vgpu"]
-ROOMS: dict[str, list[str]] = {
-    "errors": [],
-    "units": [],
-    "environment": [],
-    "files": ["errors"],
-    "recipe": BASE,
-    "assets": [*BASE, "recipe"],
-    "pipeline": [*BASE, "recipe", "assets"],
-    "strategies": ["errors", "recipe"],
-    "properties": [*BASE, "recipe", "pipeline"],
-    "memory": ["errors", "units"],
-    "memory.vgpu": ["errors", "memory.trace", "memory.categories"],
-    "memory.__init__": ["memory", "memory.prediction", "memory.measurement"],
-    "memory.budget": [*BASE, "recipe", "memory"],
-    "memory.baseline": [*BASE, "memory"],
-    "memory.growth": [*BASE, "memory.baseline"],
-    "memory.recording": [*BASE, "memory.baseline"],
-    "memory.stand_in": RUNS,
-    "memory.representative": RUNS,
-    "memory.workload": RUNS,
-    "memory.prediction": RUNS,
-    "memory.measurement": RUNS,
-    "memory.what_if": RUNS,
-    "memory.max_batch": RUNS,
-    "memory.validation": RUNS,
-    "checks": RUNS,
-    "checks.observe": [*RUNS, "memory.prediction", "checks"],
-    "audit": [
-        *RUNS,
-        "memory.stand_in",
-        "memory.published",
-        "memory.budget",
-        "checks",
-        "checks.observe",
-    ],
-    "report": [*BASE, "pipeline.result", "memory", "checks.finding"],
-    "pytest_plugin": [
-        *BASE,
-        "recipe",
-        "assets",
-        "pipeline",
-        "memory",
-        "memory.vgpu",
-        "checks",
-        "audit",
-        "report",
-        "strategies",
-        "properties",
-    ],
-    "cli": [*BASE, "recipe", "assets", "pipeline", "memory", "checks", "audit", "report"],
+ROOT: Final = Path(ftcheck.__file__).parent
+GROUND: Final = ("errors", "units", "environment", "files", "tables", "validated", "cards")
+UP_TO_PIPELINE: Final = (*GROUND, "processes", "recipe", "assets", "sources", "pipeline")
+UP_TO_VRAM: Final = (*UP_TO_PIPELINE, "allocator", "vgpu", "vram")
+UP_TO_GATE: Final = (*UP_TO_VRAM, "properties", "strategies", "checks", "subjects", "gate")
+ROOMS: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(GROUND, GROUND),
+    "processes": GROUND,
+    "recipe": (*GROUND, "processes"),
+    "assets": (*GROUND, "processes", "recipe"),
+    "sources": (*GROUND, "processes", "recipe", "assets"),
+    "pipeline": UP_TO_PIPELINE,
+    "allocator": GROUND,
+    "vgpu": (*GROUND, "processes", "allocator"),
+    "vram": UP_TO_VRAM,
+    "properties": UP_TO_PIPELINE,
+    "strategies": UP_TO_PIPELINE,
+    "checks": UP_TO_VRAM,
+    "subjects": (*UP_TO_VRAM, "checks"),
+    "gate": UP_TO_GATE,
+    "report": (*GROUND, "pipeline", "allocator", "vram", "checks", "gate"),
+    "cli": (*UP_TO_GATE, "report"),
+    "pytest_plugin": (*UP_TO_GATE, "report"),
 }
-"""Room to the rooms that it may import from; `room.module` allows that module alone."""
-HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "bitsandbytes", "numpy"}
-HEAVY_ALLOWED = ("pipeline/watch.py", "audit/preflight.py", "memory/vgpu/")
+"""A room, which is a folder or a module of the ground, to the rooms that it may import from."""
+PUBLIC: Final = ("__init__", "__main__")
+"""The public names of the package and its command, which import whatever they hand on."""
+HEAVY: Final = {
+    *("torch", "transformers", "peft", "datasets", "accelerate", "bitsandbytes", "numpy"),
+    *("matplotlib", "trl"),
+}
+HEAVY_ALLOWED: Final = ("pipeline/watch.py", "subjects/preflight.py", "vgpu/")
 """Callbacks are subclasses of transformers' own; the virtual GPU lives in a child process."""
 
 
@@ -74,12 +48,6 @@ def modules() -> list[Path]:
     found = sorted(ROOT.rglob("*.py"))
     assert len(found) > 30
     return found
-
-
-def room_of(name: str) -> str:
-    """The innermost room that a dotted name lies in."""
-    inner = ".".join(name.split(".")[:2])
-    return inner if inner in ROOMS else name.partition(".")[0]
 
 
 def imports(file: Path, *, top_level: bool) -> Iterator[str]:
@@ -104,35 +72,73 @@ def top_level_nodes(tree: ast.Module) -> Iterator[ast.stmt]:
         yield node
 
 
-@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(ROOT)))
-def test_imports_point_upwards(file: Path) -> None:
-    relative = file.relative_to(ROOT)
-    if len(relative.parts) == 1 and relative.stem in ("__init__", "__main__"):
-        return  # the door of the package, and that of its command
-    room = room_of(".".join(relative.with_suffix("").parts))
-    assert room in ROOMS, f"{room} has no place in the list of rooms"
+def misplaced(file: Path, root: Path = ROOT) -> Iterator[str]:
+    """What a module imports from rooms that it may not enter, a line each."""
+    relative = file.relative_to(root)
+    room = relative.parts[0].removesuffix(".py")
+    if room in PUBLIC:
+        return
+    if room not in ROOMS:
+        yield f"{relative}: {room} is not in the list of rooms"
+        return
     for name in imports(file, top_level=False):
+        if name == "ftcheck":
+            yield f"{relative} imports ftcheck itself, through which it reaches every room"
         if not name.startswith("ftcheck.") or name == "ftcheck.__version__":
             continue
-        target = name.removeprefix("ftcheck.")
-        allowed = room_of(target) == room or any(
-            target == other or target.startswith(f"{other}.") for other in ROOMS[room]
-        )
-        assert allowed, f"{relative} imports {name}"
+        entered = name.split(".")[1]
+        if entered != room and entered not in ROOMS[room]:
+            yield f"{relative} imports {name}"
 
 
-@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(ROOT)))
-def test_nothing_heavy_is_imported_at_module_level(file: Path) -> None:
-    if str(file.relative_to(ROOT)).startswith(HEAVY_ALLOWED):
-        return
-    heavy = {name.split(".")[0] for name in imports(file, top_level=True)} & HEAVY
-    assert not heavy
+def test_imports_point_upwards() -> None:
+    assert [line for file in modules() for line in misplaced(file)] == []
 
 
-def test_the_detector_sees_a_wrong_import(tmp_path: Path) -> None:
-    file = tmp_path / "wrong.py"
-    file.write_text("from ftcheck import cli\nimport torch.nn\n", encoding="utf-8")
-    assert list(imports(file, top_level=True)) == ["ftcheck.cli", "torch.nn"]
+def test_nothing_heavy_is_imported_at_module_level() -> None:
+    heavy = {
+        str(file.relative_to(ROOT)): sorted(names)
+        for file in modules()
+        if not str(file.relative_to(ROOT)).startswith(HEAVY_ALLOWED)
+        and (names := {name.split(".")[0] for name in imports(file, top_level=True)} & HEAVY)
+    }
+    assert heavy == {}
+
+
+def test_the_detector_sees_wrong_imports(tmp_path: Path) -> None:
+    file = tmp_path / "recipe" / "wrong.py"
+    file.parent.mkdir()
+    file.write_text("import ftcheck\nfrom ftcheck import cli\nimport torch.nn\n", encoding="utf-8")
+    assert list(imports(file, top_level=True)) == ["ftcheck", "ftcheck.cli", "torch.nn"]
+    assert list(misplaced(file, tmp_path)) == [
+        "recipe/wrong.py imports ftcheck itself, through which it reaches every room",
+        "recipe/wrong.py imports ftcheck.cli",
+    ]
+
+
+def circles(imported: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Modules in a circle, and those that import such, with what they import of one another."""
+    waiting = {name: names & imported.keys() - {name} for name, names in imported.items()}
+    while ready := [name for name, names in waiting.items() if not names & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    return {name: names & waiting.keys() for name, names in waiting.items()}
+
+
+def test_no_module_is_part_of_a_circle() -> None:
+    names = {
+        ".".join(("ftcheck", *file.relative_to(ROOT).with_suffix("").parts)): file
+        for file in modules()
+        if file.stem != "__init__"
+    }
+    assert (
+        circles({name: set(imports(file, top_level=False)) for name, file in names.items()}) == {}
+    )
+
+
+def test_the_detector_sees_a_circle() -> None:
+    imported = {"a": {"b", "os"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"os"}}
+    assert circles(imported) == {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
 
 
 def test_modules_stay_readable() -> None:
@@ -141,4 +147,4 @@ def test_modules_stay_readable() -> None:
         for file in modules()
         if (lines := file.read_text(encoding="utf-8").count("\n")) > 420
     }
-    assert not long
+    assert long == {}

@@ -71,7 +71,7 @@ def test_recipes_survive_being_written(recipe: Recipe) -> None:
 CHECKED = """
 from hypothesis import HealthCheck, given, settings
 from ftcheck import strategies
-from ftcheck.audit.check import check_recipe
+from ftcheck.subjects.check import check_recipe
 from ftcheck.checks.finding import Level
 
 @given(strategies.recipes())

@@ -9,8 +9,8 @@ from typing import Any
 
 from ftcheck.checks.explained import sentence_of
 from ftcheck.checks.facts import Adapter, Failure, Setup
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 from ftcheck.environment import installed_version
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 from ftcheck.checks.facts import IGNORED, Row
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -189,9 +189,17 @@ def columns_dropped(self: Check, seen: Seen) -> Iterator[Finding]:
     """
     setup = seen.need("setup")
     usual = {
-        "special_tokens_mask", "token_type_ids", "length", "overflow_to_sample_mapping",
-        "offset_mapping", "num_truncated_tokens", "idx", "id", "tokens", "seq_lengths",
-    }  # fmt: skip
+        "special_tokens_mask",
+        "token_type_ids",
+        "length",
+        "overflow_to_sample_mapping",
+        "offset_mapping",
+        "num_truncated_tokens",
+        "idx",
+        "id",
+        "tokens",
+        "seq_lengths",
+    }
     lists = [
         name for name, numbers in setup.dropped_columns.items() if numbers and name not in usual
     ]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ftcheck.checks.facts import Failure
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -31,8 +31,10 @@ def differ(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `tokenizer(prompt, return_tensors="pt").to(model.device)`
     """
-    found = [seen.memory if isinstance(seen.memory, Failure) else None,
-             seen.record.failure if seen.record is not None else None]  # fmt: skip
+    found = [
+        seen.memory if isinstance(seen.memory, Failure) else None,
+        seen.record.failure if seen.record is not None else None,
+    ]
     if all(one is None for one in found) and seen.memory is None and seen.record is None:
         seen.need("memory")
     for failure in found:

@@ -19,13 +19,17 @@ __all__ = [
 EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("did not return a loss", "Give the rows labels, or use a collator that makes them."),
     ("Expected all tensors to be on the same device", "Move inputs to model.device."),
-    ("does not require grad and does not have a grad_fn",
-     "Nothing that is trained reaches the loss: call model.enable_input_require_grads() with "
-     "checkpointing, load adapters with is_trainable=True, or see whether everything is frozen."),
+    (
+        "does not require grad and does not have a grad_fn",
+        "Nothing that is trained reaches the loss: call model.enable_input_require_grads() with "
+        "checkpointing, load adapters with is_trainable=True, or see whether everything is frozen.",
+    ),
     ("unscale FP16 gradients", "Cast trained parameters to float32: fp16=True keeps them so."),
     ("doesn't support bf16", "Use fp16 on cards before Ampere, and neither on a CPU of old."),
-    ("index out of range in self",
-     "A token id is beyond the embedding, or a row longer than the context."),
+    (
+        "index out of range in self",
+        "A token id is beyond the embedding, or a row longer than the context.",
+    ),
     ("device-side assert", "A token id or a label is out of range; run on the CPU to see which."),
     ("Asking to pad but the tokenizer", "Set tokenizer.pad_token = tokenizer.eos_token."),
     ("does not have a pad token", "Set tokenizer.pad_token = tokenizer.eos_token."),
@@ -36,10 +40,14 @@ EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("purely quantized", "Put an adapter on the quantized model."),
     ("is not supported for `8-bit`", "Leave a quantized model where it was loaded."),
     ("is not supported for `4-bit`", "Leave a quantized model where it was loaded."),
-    ("CUDA Setup failed",
-     "Install the bitsandbytes wheel for the CUDA version of torch: python -m bitsandbytes says."),
-    ("CUDA is required but not available for bitsandbytes",
-     "Upgrade to transformers 4.57 and bitsandbytes 0.49, which quantize on a CPU."),
+    (
+        "CUDA Setup failed",
+        "Install the bitsandbytes wheel for torch's CUDA version: python -m bitsandbytes says.",
+    ),
+    (
+        "CUDA is required but not available for bitsandbytes",
+        "Upgrade to transformers 4.57 and bitsandbytes 0.49, which quantize on a CPU.",
+    ),
     ("Some modules are dispatched on the CPU", 'Set device_map={"": 0}, or a smaller model.'),
     ("metric_for_best_model", 'Set metric_for_best_model="eval_loss".'),
     ("Weights only load failed", "Upgrade transformers to 4.49 or later."),
@@ -59,10 +67,13 @@ EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("429", "The hub refuses more requests: wait, or set HF_HUB_OFFLINE=1."),
     ("Target -", "A label is negative but not −100."),
     ("is out of bounds", "A label is no token of the vocabulary."),
-    ("ListConfig is not JSON", "Make plain lists of Hydra's: OmegaConf.to_container(config), or "
-     "_convert_: all where it instantiates."),
+    (
+        "ListConfig is not JSON",
+        "Make plain lists of Hydra's: OmegaConf.to_container(config), or "
+        "_convert_: all where it instantiates.",
+    ),
     ("expected scalar type Long", "Labels must be int64."),
-)  # fmt: skip
+)
 """Part of a message to a sentence; from the failures that users report, by their exact texts."""
 
 
@@ -79,9 +90,12 @@ NO_PAD_TOKEN: Final = ("does not have a padding token", "does not have a pad tok
 `tokenization_utils_base.py` and `data_collator.py`)."""
 
 _SAID_ALWAYS: Final = (
-    "Target modules", "lora.target_modules", "generation.prompts", "no EOS token",
+    "Target modules",
+    "lora.target_modules",
+    "generation.prompts",
+    "no EOS token",
     "tokenization.max_length",
-)  # fmt: skip
+)
 _SAID_OF_RUNS: Final = ("same device",)
 _SAID_OF_BATCHES: Final = ("did not return a loss", *NO_PAD_TOKEN, "same device")
 """Parts of messages that have checks of their own, by where those look for them: FT301, FT905,

@@ -7,7 +7,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CheckReport", "Finding", "Fix", "Level", "Outcome", "Severity", "Status"]
+__all__ = [
+    "CheckReport",
+    "Finding",
+    "Fix",
+    "Level",
+    "NotApplicable",
+    "NotMeasured",
+    "Outcome",
+    "Severity",
+    "Status",
+]
+
+
+class NotApplicable(Exception):
+    """Raised by a check that has nothing to look at in this subject; the words say why."""
+
+
+class NotMeasured(Exception):
+    """Raised where a check applies and cannot be measured here; the words say why."""
 
 
 class Level(enum.Enum):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from ftcheck.checks.data import instructs, real_tokens
 from ftcheck.checks.explained import sentence_of
 from ftcheck.checks.facts import IGNORED, Call, Row
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -38,8 +38,10 @@ def train_mode(self: Check, seen: Seen) -> Iterator[Finding]:
         if call.facts.get("dropouts_on"):
             yield self.finding(
                 f"generate is called with {call.facts['dropouts_on']} dropouts on",
-                place=call.place, key="generation", fix="Call model.eval() first.",
-            )  # fmt: skip
+                place=call.place,
+                key="generation",
+                fix="Call model.eval() first.",
+            )
 
 
 @check("FT902", "generates-behind-pads", Level.ROUNDTRIP, Severity.WARNING)
@@ -56,9 +58,10 @@ def right_padded(self: Check, seen: Seen) -> Iterator[Finding]:
         if call.facts.get("right_padded"):
             yield self.finding(
                 f"{call.facts['right_padded']} prompts are padded on the right",
-                place=call.place, key="generation",
+                place=call.place,
+                key="generation",
                 fix='Set tokenizer.padding_side = "left" for generation.',
-            )  # fmt: skip
+            )
 
 
 @check("FT903", "generates-without-mask", Level.ROUNDTRIP, Severity.WARNING)
@@ -78,10 +81,11 @@ def no_mask(self: Check, seen: Seen) -> Iterator[Finding]:
             padded = bool(call.facts.get("padded"))
             yield self.finding(
                 f"generate gets {rows} prompt{'s' if rows > 1 else ''} and no attention mask",
-                place=call.place, key="generation",
+                place=call.place,
+                key="generation",
                 fix="Pass attention_mask and pad_token_id.",
                 severity=Severity.WARNING if padded or rows > 1 else Severity.NOTE,
-            )  # fmt: skip
+            )
 
 
 @check("FT904", "generates-without-cache", Level.ROUNDTRIP, Severity.NOTE)
@@ -97,15 +101,19 @@ def no_cache(self: Check, seen: Seen) -> Iterator[Finding]:
     if seen.recipe is not None:
         if seen.recipe.generation.arguments.get("use_cache") is False:
             yield self.finding(
-                "generate runs without a cache", key="generation.use_cache", fix="Leave it out.",
-            )  # fmt: skip
+                "generate runs without a cache",
+                key="generation.use_cache",
+                fix="Leave it out.",
+            )
         return
     for call in _calls(seen):
         if call.facts.get("cache") is False:
             yield self.finding(
-                "generate runs without a cache", place=call.place, key="generation",
+                "generate runs without a cache",
+                place=call.place,
+                key="generation",
                 fix="Set model.config.use_cache = True after training.",
-            )  # fmt: skip
+            )
 
 
 @check("FT905", "prompt-fills-context", Level.ROUNDTRIP, Severity.ERROR)
@@ -117,8 +125,11 @@ def no_room(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: a shorter prompt.
     """
     if seen.refused is not None and "generation.prompts" in seen.refused.text:
-        yield self.finding(sentence_of(seen.refused)[0], key="generation.prompts",
-                           fix="Shorten the prompt, or set max_new_tokens lower.")  # fmt: skip
+        yield self.finding(
+            sentence_of(seen.refused)[0],
+            key="generation.prompts",
+            fix="Shorten the prompt, or set max_new_tokens lower.",
+        )
         return
     if seen.kind != "script":
         return
@@ -127,9 +138,10 @@ def no_room(self: Check, seen: Seen) -> Iterator[Finding]:
         if length and context and length > context:
             yield self.finding(
                 f"prompt and new tokens make {length} tokens, and the context has {context}",
-                place=call.place, key="generation",
+                place=call.place,
+                key="generation",
                 fix="Shorten the prompt, or set max_new_tokens lower.",
-            )  # fmt: skip
+            )
 
 
 def _words(row: Row, seen: Seen) -> tuple[int, ...]:
@@ -170,12 +182,16 @@ def other_prompt(self: Check, seen: Seen) -> Iterator[Finding]:
             text = seen.text
             yield self.finding(
                 "a prompt is written in another form than the rows that were trained on",
-                evidence=[] if text is None else [
-                    f"rows begin {text.show(start)}", f"the prompt {text.show(ids[:6])}", call.place
+                evidence=[]
+                if text is None
+                else [
+                    f"rows begin {text.show(start)}",
+                    f"the prompt {text.show(ids[:6])}",
+                    call.place,
                 ],
                 key="generation.prompts",
                 fix="Write prompts by the function that wrote the rows.",
-            )  # fmt: skip
+            )
 
 
 def _other_form(self: Check, seen: Seen, prompts: tuple[str, ...]) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from typing import Final
 
 from ftcheck.checks.data import edges, real_tokens
 from ftcheck.checks.facts import IGNORED, Row, Text
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 from ftcheck.checks.tokens import stripped
 
@@ -86,11 +86,13 @@ def _other_form(
                 "training and evaluation rows are written in different forms",
                 evidence=[]
                 if text is None
-                else [f"{count} of {whole} rows of one begin {text.show(start)}",
-                      f"{others[start]} of {there} of the other do; one begins {text.show(shown)}"],
+                else [
+                    f"{count} of {whole} rows of one begin {text.show(start)}",
+                    f"{others[start]} of {there} of the other do; one begins {text.show(shown)}",
+                ],
                 key=seen.held_out_key,
                 fix="Prepare both with one function.",
-            )  # fmt: skip
+            )
             return
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from ftcheck.checks.data import instructs
 from ftcheck.checks.facts import IGNORED, Row, Text
-from ftcheck.checks.finding import Finding, Level, Severity
+from ftcheck.checks.finding import Finding, Level, NotApplicable, Severity
 from ftcheck.checks.labels import labelled, pad_places
-from ftcheck.checks.registry import Check, NotApplicable, check
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []

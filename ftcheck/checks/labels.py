@@ -7,8 +7,8 @@ from typing import Final
 
 from ftcheck.checks.data import edges
 from ftcheck.checks.facts import IGNORED, Row, Text
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__ = ["TAIL", "labelled", "pad_places"]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ftcheck.checks.facts import IGNORED, Learning, Setup
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 from ftcheck.pipeline.library_bugs import LOSS_TYPE_MENDS, in_range, versions_of
 

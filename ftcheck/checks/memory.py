@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftcheck.checks.facts import Failure
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 from ftcheck.units import format_bytes
 
@@ -41,11 +41,12 @@ def does_not_fit(self: Check, seen: Seen) -> Iterator[Finding]:
             f"out of memory on {memory.card.title}"
             + (f" in {where.phase}" if where is not None else "")
             + needed,
-            evidence=[] if where is None else [where.message.splitlines()[0],
-                                               f"{where.op} in {where.module or 'the trainer'}"],
+            evidence=[]
+            if where is None
+            else [where.message.splitlines()[0], f"{where.op} in {where.module or 'the trainer'}"],
             key="budget",
             fix="ftcheck vram --what-if says which changes help.",
-        )  # fmt: skip
+        )
 
 
 @check("FT702", "fits-barely", Level.MEMORY, Severity.NOTE)

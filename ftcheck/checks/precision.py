@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ftcheck.checks.facts import Reload
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -153,7 +153,7 @@ def bf16_card(self: Check, seen: Seen) -> Iterator[Finding]:
 
     Good: `fp16=True` there.
     """
-    from ftcheck.memory.budget import budget_of
+    from ftcheck.vram.budget import budget_of
 
     setup = seen.need("setup")
     if seen.recipe is None or not setup.arguments.get("bf16"):

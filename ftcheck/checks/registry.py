@@ -18,22 +18,12 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILS",
     "Check",
-    "NotApplicable",
-    "NotMeasured",
     "all_checks",
     "check",
     "find",
     "selected",
     "within",
 ]
-
-
-class NotApplicable(Exception):
-    """Raised by a check that has nothing to look at in this subject; the words say why."""
-
-
-class NotMeasured(Exception):
-    """Raised where a check applies and cannot be measured here; the words say why."""
 
 
 Body = Callable[["Seen"], Iterator[Finding]]
@@ -111,9 +101,21 @@ _SUBJECT_MATTERS: Final = {
 FAILS: Final = "FT426"
 """The check that says why a subject fails before any level, or while it trains."""
 _MODULES: Final = (
-    "data", "tokens", "held_out", "labels", "label_masks", "adapter", "training", "learning",
-    "steps", "precision", "devices", "memory", "saving", "generation",
-)  # fmt: skip
+    "data",
+    "tokens",
+    "held_out",
+    "labels",
+    "label_masks",
+    "adapter",
+    "training",
+    "learning",
+    "steps",
+    "precision",
+    "devices",
+    "memory",
+    "saving",
+    "generation",
+)
 
 
 def check(

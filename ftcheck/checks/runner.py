@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ftcheck.checks.finding import CheckReport, Finding, Outcome, Status
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured
+from ftcheck.checks.finding import CheckReport, Finding, NotApplicable, NotMeasured, Outcome, Status
+from ftcheck.checks.registry import Check
 from ftcheck.checks.seen import Seen
 
 __all__ = ["judge"]

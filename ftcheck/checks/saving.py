@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ftcheck.checks.explained import explained
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -31,9 +31,10 @@ def nothing_saved(self: Check, seen: Seen) -> Iterator[Finding]:
         return
     if str(setup.arguments.get("save_strategy")) == "no":
         yield self.finding(
-            "the script trains, and saves nothing", key="training.save_strategy",
+            "the script trains, and saves nothing",
+            key="training.save_strategy",
             fix="Call trainer.save_model(folder) after training.",
-        )  # fmt: skip
+        )
 
 
 @check("FT802", "reload-differs", Level.ROUNDTRIP, Severity.ERROR)
@@ -109,8 +110,11 @@ def base_saved(self: Check, seen: Seen) -> Iterator[Finding]:
     record = seen.followed()
     if not seen.need("setup").adapters:
         raise NotApplicable("the model has no adapter")
-    saved = [call for call in record.of("save") if call.when == "after"
-             and call.facts.get("kind") in ("adapter", "base", "merged")]  # fmt: skip
+    saved = [
+        call
+        for call in record.of("save")
+        if call.when == "after" and call.facts.get("kind") in ("adapter", "base", "merged")
+    ]
     wrong = [call for call in saved if call.facts["kind"] == "base"]
     if wrong and len(wrong) == len(saved):
         yield self.finding(

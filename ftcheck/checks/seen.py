@@ -22,11 +22,11 @@ from ftcheck.checks.facts import (
     Text,
     Training,
 )
-from ftcheck.checks.registry import NotApplicable, NotMeasured
+from ftcheck.checks.finding import NotApplicable, NotMeasured
 
 if TYPE_CHECKING:
-    from ftcheck.memory.vram_report import VramReport
     from ftcheck.recipe import Recipe
+    from ftcheck.vram.vram_report import VramReport
 
 __all__ = ["Seen"]
 

@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 from ftcheck.checks.explained import explained, next_step_of, said_elsewhere, sentence_of
 from ftcheck.checks.facts import Batches, Failure, Record, Training
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__: list[str] = []
@@ -131,9 +131,10 @@ def frozen_change(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: `requires_grad=True` for what is to change.
     """
     changed = [
-        name for name in seen.need("training").changed_frozen
+        name
+        for name in seen.need("training").changed_frozen
         if not (seen.need("setup").quantized and name.endswith("bias"))
-    ]  # fmt: skip
+    ]
     if changed:
         yield self.finding(
             f"{len(changed)} parameters that are not trained have changed",
@@ -169,8 +170,10 @@ def fails(self: Check, seen: Seen) -> Iterator[Finding]:
     Good: three steps that run.
     """
     tried: tuple[tuple[_During, Training | Record | Batches | None], ...] = (
-        ("batches", seen.training), ("running", seen.record), ("batches", seen.batches)
-    )  # fmt: skip
+        ("batches", seen.training),
+        ("running", seen.record),
+        ("batches", seen.batches),
+    )
     failures: list[tuple[_During, Failure | None]] = [("building", seen.refused)]
     failures += [(during, one.failure) for during, one in tried if one is not None]
     for during, failure in failures:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from ftcheck.checks.data import edges, instructs, real_tokens
 from ftcheck.checks.explained import NO_PAD_TOKEN, next_step_of, sentence_of
 from ftcheck.checks.facts import Row, Text
-from ftcheck.checks.finding import Finding, Level, Severity
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
 from ftcheck.checks.labels import TAIL
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 
 __all__ = ["stripped"]

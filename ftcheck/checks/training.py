@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ftcheck.checks.facts import Setup
-from ftcheck.checks.finding import Finding, Level, Severity
-from ftcheck.checks.registry import Check, NotApplicable, NotMeasured, check
+from ftcheck.checks.finding import Finding, Level, NotApplicable, NotMeasured, Severity
+from ftcheck.checks.registry import Check, check
 from ftcheck.checks.seen import Seen
 from ftcheck.units import format_bytes
 
@@ -17,8 +17,23 @@ __all__: list[str] = []
 _ADAPTIVE: Final = ("adam", "lion", "ademamix", "lamb")
 _GIB: Final = 2**30
 _LOWER: Final = frozenset({"loss", "perplexity", "ppl", "wer", "cer", "mse", "mae", "rmse", "nll"})
-_HIGHER: Final = frozenset({"accuracy", "acc", "f1", "bleu", "rouge", "rouge1", "rouge2", "rougel",
-                            "precision", "recall", "sacrebleu", "meteor", "auc"})  # fmt: skip
+_HIGHER: Final = frozenset(
+    {
+        "accuracy",
+        "acc",
+        "f1",
+        "bleu",
+        "rouge",
+        "rouge1",
+        "rouge2",
+        "rougel",
+        "precision",
+        "recall",
+        "sacrebleu",
+        "meteor",
+        "auc",
+    }
+)
 """Words of metrics whose names say which way is better."""
 
 
@@ -38,8 +53,9 @@ def lacks(self: Check, seen: Seen) -> Iterator[Finding]:
     held = seen.need("training").in_optimizer
     if held is None:
         raise NotMeasured("no step was run")
-    missing = [one.name for one in seen.need("setup").trainable
-               if one.name not in held and not one.tied_to]  # fmt: skip
+    missing = [
+        one.name for one in seen.need("setup").trainable if one.name not in held and not one.tied_to
+    ]
     if missing:
         whole = len([one for one in seen.need("setup").trainable if not one.tied_to])
         yield self.finding(
@@ -181,8 +197,11 @@ def too_few(self: Check, seen: Seen) -> Iterator[Finding]:
     batches = seen.batches.batches if seen.batches is not None else None
     accumulation = int(setup.arguments.get("gradient_accumulation_steps") or 1)
     if training.steps == 0:
-        yield self.finding("the run has no optimizer step", key="training",
-                           fix="Give more rows, or set num_train_epochs higher.")  # fmt: skip
+        yield self.finding(
+            "the run has no optimizer step",
+            key="training",
+            fix="Give more rows, or set num_train_epochs higher.",
+        )
     elif seen.real_data and batches is not None and accumulation > batches and batches > 0:
         yield self.finding(
             f"an epoch has {batches} batches, and {accumulation} of them make a step: "

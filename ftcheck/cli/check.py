@@ -141,7 +141,7 @@ def _recipe(
     with ConsoleProgress() as progress:
         progress.stage("Importing the libraries")
         quiet_libraries()
-        from ftcheck.audit.check import check_recipe
+        from ftcheck.subjects.check import check_recipe
 
         return check_recipe(
             recipe,
@@ -165,9 +165,9 @@ def _script(
     ignore: tuple[str, ...],
     timeout: int,
 ) -> CheckReport:
-    from ftcheck.audit.script import check_script, named_places
     from ftcheck.checks.registry import selected
     from ftcheck.cli.console import ConsoleProgress
+    from ftcheck.subjects.script import check_script, named_places
 
     selected(select, ignore)
     places = named_places(stand_ins, "--stand-in")

@@ -13,9 +13,9 @@ from ftcheck.cli.options import emit, form_options, set_option
 from ftcheck.errors import InputError
 
 if TYPE_CHECKING:
-    from ftcheck.memory.cards import Card
-    from ftcheck.memory.vram_report import VramReport
+    from ftcheck.cards import Card
     from ftcheck.recipe import Recipe
+    from ftcheck.vram.vram_report import VramReport
 
 __all__ = ["vram"]
 
@@ -80,9 +80,9 @@ def vram(
     RECIPE is a TOML file or the name of a built-in recipe. The recipe is run in small on a virtual
     GPU; with --measure on the card of this machine. Exit code 1: it does not fit.
     """
-    from ftcheck.memory.budget import budget_of, named_budget
-    from ftcheck.memory.cards import load_cards
+    from ftcheck.cards import load_cards
     from ftcheck.recipe import load_recipe
+    from ftcheck.vram.budget import budget_of, named_budget
 
     extra = load_cards(cards_file) if cards_file else {}
     if list_cards:
@@ -102,9 +102,15 @@ def vram(
             "--max-batch needs a card to fit.", next_step="Name it with --card or --vram."
         )
     text, fits = _answer(
-        loaded, budget, measure=measure, what_if=what_if, max_batch=max_batch, timeline=timeline,
-        timeout=timeout, style=style,
-    )  # fmt: skip
+        loaded,
+        budget,
+        measure=measure,
+        what_if=what_if,
+        max_batch=max_batch,
+        timeline=timeline,
+        timeout=timeout,
+        style=style,
+    )
     emit(text, output)
     return _DOES_NOT_FIT if fits is False else 0
 
@@ -130,11 +136,11 @@ def _answer(
         report = _measured(recipe, budget) if measure else _predicted(recipe, budget, timeout)
         parts: dict[str, object] = {}
         if what_if:
-            from ftcheck.memory.what_if import try_changes
+            from ftcheck.vram.what_if import try_changes
 
             parts["what_if"] = try_changes(recipe, report, timeout_s=timeout, progress=progress)
         if max_batch:
-            from ftcheck.memory.max_batch import largest_batch
+            from ftcheck.vram.max_batch import largest_batch
 
             assert budget is not None
             parts["max_batch"] = largest_batch(
@@ -147,7 +153,7 @@ def _answer(
 
 
 def _check_place(timeline: Path) -> None:
-    from ftcheck.report.vram_timeline import check_suffix
+    from ftcheck.report.timeline import check_suffix
 
     check_suffix(timeline)
     if not timeline.parent.is_dir():
@@ -158,8 +164,8 @@ def _check_place(timeline: Path) -> None:
 
 
 def _draw(timeline: Path, report: VramReport) -> None:
-    from ftcheck.memory.replay import replay
-    from ftcheck.report.vram_timeline import write_timeline
+    from ftcheck.allocator.replay import replay
+    from ftcheck.report.timeline import write_timeline
 
     assert report.trace is not None
     budget_bytes = None if report.card is None else report.card.allocator_bytes
@@ -175,14 +181,14 @@ def _draw(timeline: Path, report: VramReport) -> None:
 
 
 def _predicted(recipe: Recipe, budget: Card | None, timeout: float) -> VramReport:
-    from ftcheck.memory.prediction import predict
+    from ftcheck.vram.prediction import predict
 
     return predict(recipe, card=budget, timeout_s=timeout)
 
 
 def _measured(recipe: Recipe, budget: Card | None) -> VramReport:
     from ftcheck.cli.console import quiet_libraries
-    from ftcheck.memory.measurement import measure, this_card
+    from ftcheck.vram.measurement import measure, this_card
 
     this_card()  # before the long imports
     quiet_libraries()
@@ -208,7 +214,7 @@ def _formatted(report: VramReport, parts: Mapping[str, object], style: str) -> s
 
 def _validate(folder: Path) -> int:
     from ftcheck.cli.console import ConsoleProgress, quiet_libraries
-    from ftcheck.memory.validation import validate
+    from ftcheck.vram.validation import validate
 
     with ConsoleProgress() as progress:
         quiet_libraries()
@@ -218,7 +224,7 @@ def _validate(folder: Path) -> int:
 
 
 def _cards(extra: Mapping[str, Card]) -> str:
-    from ftcheck.memory.cards import cards
+    from ftcheck.cards import cards
     from ftcheck.units import format_bytes
 
     known = [*extra.values(), *(card for card in cards() if card.name not in extra)]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ftcheck
+from ftcheck import __version__
 from ftcheck.assets import model_dir
 from ftcheck.errors import InputError
 from ftcheck.pipeline.availability import ask_for_model, available
@@ -344,7 +344,7 @@ def _fingerprint(rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: To
         backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
         str(tokenizer.special_tokens_map),
         tokenizer.padding_side,
-        ftcheck.__version__,
+        __version__,
         inspect.getsource(sys.modules[__name__]),
     )
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:32]

@@ -107,18 +107,22 @@ def words(
     """A failure for people: the place, what was found, the evidence, one call that shows it."""
     source = recipe.source
     named = source is not None and not source.file.startswith((f"{recipe.name} (", "<"))
-    shown = ", ".join([
-        repr(wanted.name).replace("'", '"'),
-        f"[{', '.join(map(shown_text, texts))}]",
-        f'"{source.file}"' if source is not None and named else f'"{recipe.name}"',
-        *([call] if call else []),
-    ])  # fmt: skip
-    return "\n".join([
-        f"{recipe.place(wanted.key)}: {wanted.name} does not hold: {wanted.contract}",
-        f"  {failed.sentence}",
-        *(f"    {line}" for line in failed.evidence),
-        f"  reproduce: ftcheck.properties.hold({shown})",
-    ])  # fmt: skip
+    shown = ", ".join(
+        [
+            repr(wanted.name).replace("'", '"'),
+            f"[{', '.join(map(shown_text, texts))}]",
+            f'"{source.file}"' if source is not None and named else f'"{recipe.name}"',
+            *([call] if call else []),
+        ]
+    )
+    return "\n".join(
+        [
+            f"{recipe.place(wanted.key)}: {wanted.name} does not hold: {wanted.contract}",
+            f"  {failed.sentence}",
+            *(f"    {line}" for line in failed.evidence),
+            f"  reproduce: ftcheck.properties.hold({shown})",
+        ]
+    )
 
 
 def shown_text(text: str) -> str:

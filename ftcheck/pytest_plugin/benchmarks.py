@@ -11,8 +11,8 @@ import pytest
 from ftcheck.pytest_plugin.state import tell
 
 if TYPE_CHECKING:
-    from ftcheck.memory.baseline import Kind
-    from ftcheck.memory.recording import Repeats
+    from ftcheck.gate.baseline import Kind
+    from ftcheck.gate.recording import Repeats
 
 __all__ = ["Benchmark", "benchmark_of", "keyed_versions", "tell_asked", "tell_benchmark"]
 
@@ -81,7 +81,7 @@ def tell_benchmark(
 def keyed_versions(kind: Kind) -> dict[str, str]:
     """Versions that peaks depend on; predicted ones also on that of the predictor."""
     from ftcheck.environment import installed_version
-    from ftcheck.memory.baseline import KEYED_BY
+    from ftcheck.gate.baseline import KEYED_BY
 
     names = KEYED_BY if kind == "measured" else (*KEYED_BY, "pytest-ftcheck")
     found = {name: installed_version(name) for name in names}
@@ -95,7 +95,7 @@ def benchmark_of(facts: Mapping[str, Any]) -> Benchmark | None:
     told = facts[_FACT]
     if told is None:
         return Benchmark(repeats=None)
-    from ftcheck.memory.recording import Repeats
+    from ftcheck.gate.recording import Repeats
 
     repeats = Repeats(
         test=told["test"],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,14 +14,15 @@ from ftcheck.errors import FtcheckError, InputError
 from ftcheck.pytest_plugin.cache import SessionCache
 from ftcheck.pytest_plugin.reports import recipe_report, script_report
 from ftcheck.pytest_plugin.state import SETTINGS, tell, unmeasured
+from ftcheck.pytest_plugin.subject_items import SubjectFile, SubjectItem
 from ftcheck.pytest_plugin.words import FindingsFailed, words_of
 from ftcheck.recipe import Recipe, load_recipe
 
-__all__ = ["CheckItem", "RecipeFile", "ScriptFile", "SubjectItem"]
+__all__ = ["CheckItem", "RecipeFile", "ScriptFile"]
 
 
-class SubjectFile(pytest.File):
-    """A file that is collected as one item a check."""
+class CheckedFile(SubjectFile):
+    """A file that is collected as one item per check."""
 
     def levels(self) -> tuple[Level, ...]:
         """Those that were asked for."""
@@ -67,7 +66,7 @@ class SubjectFile(pytest.File):
         return report
 
 
-class RecipeFile(SubjectFile):
+class RecipeFile(CheckedFile):
     """A recipe file."""
 
     recipe: Recipe
@@ -85,7 +84,9 @@ class RecipeFile(SubjectFile):
         if Level.DATA in self.levels():
             from ftcheck.pytest_plugin.property_items import PropertyGroup
 
-            yield PropertyGroup.from_parent(self, name="properties")
+            properties: PropertyGroup = PropertyGroup.from_parent(self, name="properties")
+            properties.recipe = self.recipe
+            yield properties
 
     def line(self, check: Check) -> int:
         """Line of the section that its subject matter stands in."""
@@ -98,7 +99,7 @@ class RecipeFile(SubjectFile):
         return recipe_report(folder, self.path, codes, levels)
 
 
-class ScriptFile(SubjectFile):
+class ScriptFile(CheckedFile):
     """A training script or notebook that was named on the command line."""
 
     def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
@@ -137,38 +138,6 @@ class Group(pytest.Collector):
             yield item
 
 
-class SubjectItem(pytest.Function):
-    """A test that was not written in Python: its place is in the subject, and so are its words."""
-
-    @property
-    def subject_file(self) -> SubjectFile:
-        """The file that it is about."""
-        return next(node for node in self.listchain() if isinstance(node, SubjectFile))
-
-    @property
-    def ftcheck_place(self) -> tuple[Path, int]:
-        """File and 0-based line."""
-        return self.subject_file.path, 0
-
-    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        """Where it stands, and its name."""
-        path, line = self.ftcheck_place
-        below = len(self.subject_file.listchain())
-        return path, line, "::".join(node.name for node in self.listchain()[below:])
-
-    def repr_failure(  # type: ignore[override]  # as pytest.Function has it
-        self, excinfo: pytest.ExceptionInfo[BaseException]
-    ) -> Any:
-        """Words alone, where the error is meant for people; paths as from where pytest began."""
-        if isinstance(excinfo.value, (FindingsFailed, FtcheckError)):
-            return self.words(str(excinfo.value))
-        return super().repr_failure(excinfo)
-
-    def words(self, text: str) -> str:
-        """A text with its paths as from where pytest began."""
-        return text.replace(f"{self.config.invocation_params.dir}{os.sep}", "")
-
-
 class SchemaItem(SubjectItem):
     """Whether a recipe can be read."""
 
@@ -177,6 +146,13 @@ class CheckItem(SubjectItem):
     """One check of one file."""
 
     check: Check
+
+    @property
+    def subject_file(self) -> CheckedFile:
+        """The file that it is about."""
+        file = super().subject_file
+        assert isinstance(file, CheckedFile)
+        return file
 
     @property
     def ftcheck_place(self) -> tuple[Path, int]:
@@ -201,8 +177,15 @@ def _judged(request: pytest.FixtureRequest) -> None:
     assert isinstance(item, CheckItem)
     report = item.subject_file.report(request)
     outcome = next(one for one in report.outcomes if one.code == item.check.code)
-    tell(item, {"check": outcome.code, "status": outcome.status.value, "reason": outcome.reason,
-                "findings": [found.to_dict() for found in outcome.findings]})  # fmt: skip
+    tell(
+        item,
+        {
+            "check": outcome.code,
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "findings": [found.to_dict() for found in outcome.findings],
+        },
+    )
     for found in outcome.findings:
         if not found.fails:
             item.add_report_section("call", "ftcheck", words_of(found))

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 
+from ftcheck.cards import Card, from_vram
 from ftcheck.errors import InputError
-from ftcheck.memory.cards import Card, from_vram
 from ftcheck.pytest_plugin.settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
-    from ftcheck.memory.live import LiveMemory
-    from ftcheck.memory.vgpu import Unmeasured
-    from ftcheck.memory.vgpu.gpu import VirtualGpu as Device
+    from ftcheck.allocator.live import LiveMemory
+    from ftcheck.vgpu import Unmeasured
+    from ftcheck.vgpu.gpu import VirtualGpu as Device
 
 __all__ = ["HANDLE", "CudaGpu", "Gpu", "VirtualGpu", "stood_in_for"]
 
@@ -124,7 +124,7 @@ class CudaGpu(Gpu):
     def __init__(self) -> None:
         import torch
 
-        from ftcheck.memory.measurement import this_card
+        from ftcheck.vram.measurement import this_card
 
         super().__init__(this_card(), torch.device("cuda", 0))
         self._cuda: Any = torch.cuda
@@ -217,7 +217,7 @@ def stood_in_for(settings: Settings) -> tuple[Card, str]:
             from_vram(_ASSUMED_BYTES), title="an 8 GiB card", compute_capability=_ASSUMED_CAPABILITY
         )
         return assumed, "which is assumed: --ftcheck-card names none"
-    from ftcheck.memory.budget import named_budget
+    from ftcheck.vram.budget import named_budget
 
     try:
         card = named_budget(name, vram)

@@ -249,9 +249,9 @@ def ft_check(pytestconfig: pytest.Config) -> FtCheck:
 
 
 def _report(subject: Any, level: str, **how: Any) -> CheckReport:
-    from ftcheck.audit.check import check
     from ftcheck.checks.finding import Level
     from ftcheck.recipe import Recipe
+    from ftcheck.subjects.check import check
 
     if isinstance(subject, (Recipe, str, Path)):
         return check(subject, levels=Level(level).up_to(), **how)

@@ -11,12 +11,12 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 
-from ftcheck.memory.vgpu.errors import Unmeasured
 from ftcheck.pytest_plugin.devices import HANDLE, CudaGpu, Gpu, VirtualGpu, stood_in_for
 from ftcheck.pytest_plugin.meter import Vram, excess
 from ftcheck.pytest_plugin.requirements import budgets_of, is_gpu_test, needs_of
 from ftcheck.pytest_plugin.state import SETTINGS, tell, unmeasured
 from ftcheck.units import format_bytes
+from ftcheck.vgpu.errors import Unmeasured
 
 __all__ = ["GpuTests", "handle_of", "register"]
 
@@ -194,11 +194,11 @@ class OnVirtual:
 
     def _begin(self) -> None:
         """Make the virtual GPU of this process; it stays."""
-        from ftcheck.memory.live import LiveMemory
-        from ftcheck.memory.prediction import allocator_settings
-        from ftcheck.memory.vgpu.gpu import VirtualGpu as Device
-        from ftcheck.memory.vgpu.libraries import on_import
+        from ftcheck.allocator.live import LiveMemory
         from ftcheck.pytest_plugin.values_asked import Asked, mark_metrics, mark_numbers
+        from ftcheck.vgpu.gpu import VirtualGpu as Device
+        from ftcheck.vgpu.libraries import on_import
+        from ftcheck.vram.prediction import allocator_settings
 
         card, assumed = stood_in_for(self._config.stash[SETTINGS])
         memory = LiveMemory(card, allocator_settings())

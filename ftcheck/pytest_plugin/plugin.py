@@ -44,14 +44,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         if option.flag:
             group.addoption(
-                option.argument, dest=option.ini, action="store_true", default=None,
+                option.argument,
+                dest=option.ini,
+                action="store_true",
+                default=None,
                 help=option.help,
-            )  # fmt: skip
+            )
         else:
             group.addoption(
-                option.argument, dest=option.ini, default=None, metavar=option.metavar,
-                choices=option.choices or None, help=option.help,
-            )  # fmt: skip
+                option.argument,
+                dest=option.ini,
+                default=None,
+                metavar=option.metavar,
+                choices=option.choices or None,
+                help=option.help,
+            )
         parser.addini(
             option.ini, f"See {option.argument}; FTCHECK_ variables win over it.", default=""
         )

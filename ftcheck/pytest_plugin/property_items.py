@@ -13,8 +13,8 @@ import pytest
 from ftcheck.errors import Unavailable
 from ftcheck.properties import PROPERTIES, Property, PropertyFailed, Subject
 from ftcheck.pytest_plugin import fixtures
-from ftcheck.pytest_plugin.collecting import RecipeFile, SubjectItem
 from ftcheck.pytest_plugin.state import RECIPE_IN_TURN, tell, unmeasured
+from ftcheck.pytest_plugin.subject_items import SubjectItem
 from ftcheck.recipe import Recipe
 from ftcheck.strategies import SPECIAL_TOKENS, batches
 
@@ -72,17 +72,18 @@ class RecipeInTurn:
 class PropertyGroup(pytest.Collector):
     """The properties of a recipe."""
 
+    recipe: Recipe
+
     def collect(self) -> Iterator[pytest.Item]:
         """An item a property; one that says so where Hypothesis is not installed."""
         if find_spec("hypothesis") is None:
             yield SubjectItem.from_parent(self, name="needs-hypothesis", callobj=_not_installed)
             return
         RecipeInTurn.of(self.config)
-        assert isinstance(self.parent, RecipeFile)
         for wanted in PROPERTIES.values():
-            test = _test(wanted, self.parent.recipe, f"{self.nodeid}::{wanted.name}")
+            test = _test(wanted, self.recipe, f"{self.nodeid}::{wanted.name}")
             item: PropertyItem = PropertyItem.from_parent(self, name=wanted.name, callobj=test)
-            item.wanted = wanted
+            item.wanted, item.recipe = wanted, self.recipe
             yield item
 
     def teardown(self) -> None:
@@ -95,24 +96,19 @@ class PropertyItem(SubjectItem):
     """One property of one recipe."""
 
     wanted: Property
+    recipe: Recipe
     subject: Subject
 
     @property
     def ftcheck_place(self) -> tuple[Path, int]:
         """The key of the recipe that decides it."""
-        source = self._recipe_file.recipe.source
+        source = self.recipe.source
         assert source is not None
         return self.subject_file.path, (source.line(self.wanted.key) or 1) - 1
 
-    @property
-    def _recipe_file(self) -> RecipeFile:
-        file = self.subject_file
-        assert isinstance(file, RecipeFile)
-        return file
-
     def setup(self) -> None:
         """Let `ft_recipe` be the recipe of this file."""
-        RecipeInTurn.of(self.config).turn_to(self._recipe_file.recipe)
+        RecipeInTurn.of(self.config).turn_to(self.recipe)
         super().setup()
 
     def runtest(self) -> None:

@@ -22,8 +22,8 @@ def recipe_report(
 
 
 def _recipe(file: str, codes: Sequence[str], levels: Sequence[Level]) -> CheckReport:
-    from ftcheck.audit.check import check_recipe
     from ftcheck.recipe import load_recipe
+    from ftcheck.subjects.check import check_recipe
 
     return check_recipe(load_recipe(file), select=codes, levels=levels)
 
@@ -33,7 +33,7 @@ def script_report(
 ) -> CheckReport:
     """Check a script, which gets a process of its own; from the level `roundtrip` on, with five
     steps of its training."""
-    from ftcheck.audit.script import check_script, named_places
+    from ftcheck.subjects.script import check_script, named_places
 
     given = filter(None, (settings["stand-in"] or "").split(","))
     return check_script(

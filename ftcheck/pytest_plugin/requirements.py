@@ -7,8 +7,18 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 import pytest
 
-__all__ = ["SUITES_OWN", "Budget", "Needs", "WrongMarker", "budget_of", "budgets_of",
-           "gpu_markers", "is_gpu_test", "needs_of", "validate"]  # fmt: skip
+__all__ = [
+    "SUITES_OWN",
+    "Budget",
+    "Needs",
+    "WrongMarker",
+    "budget_of",
+    "budgets_of",
+    "gpu_markers",
+    "is_gpu_test",
+    "needs_of",
+    "validate",
+]
 
 Of = Literal["reserved", "allocated", "card"]
 

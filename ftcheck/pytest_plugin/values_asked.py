@@ -8,10 +8,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from ftcheck.memory.vgpu.errors import Unmeasured
+from ftcheck.vgpu.errors import Unmeasured
 
 if TYPE_CHECKING:
-    from ftcheck.memory.vgpu.values import Values
+    from ftcheck.vgpu.values import Values
 
 __all__ = ["Asked", "mark_metrics", "mark_numbers"]
 
@@ -20,14 +20,26 @@ _CARRIERS: Final = (
     "numpy",
     "json",
     "copy",
-    "ftcheck.memory.vgpu",
+    "ftcheck.vgpu",
     "ftcheck.pytest_plugin",
 )
 """They ask because somebody asked them."""
-_STEPS: Final = ("torch.optim", "torch.amp", "torch.nn.utils", "torch.autograd",
-                 "torch.utils.checkpoint")  # fmt: skip
-_LIBRARIES: Final = (*_STEPS, "transformers", "peft", "accelerate", "bitsandbytes", "trl",
-                     "safetensors")  # fmt: skip
+_STEPS: Final = (
+    "torch.optim",
+    "torch.amp",
+    "torch.nn.utils",
+    "torch.autograd",
+    "torch.utils.checkpoint",
+)
+_LIBRARIES: Final = (
+    *_STEPS,
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "trl",
+    "safetensors",
+)
 """They train, generate and save, whatever the values are."""
 _TELLERS: Final = ("transformers.tokenization", "transformers.testing_utils")
 """What they make of values is for whoever called them."""
@@ -81,8 +93,22 @@ def _within(name: str, packages: tuple[str, ...]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-_ARITHMETIC: Final = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow",
-                      "rpow", "neg", "pos", "abs", "round")  # fmt: skip
+_ARITHMETIC: Final = (
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "mul",
+    "rmul",
+    "truediv",
+    "rtruediv",
+    "pow",
+    "rpow",
+    "neg",
+    "pos",
+    "abs",
+    "round",
+)
 _COMPARISONS: Final = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
@@ -97,7 +123,7 @@ def mark_numbers(values: Values) -> Callable[[float], float]:
     """
     import torch
 
-    from ftcheck.memory.vgpu.device import DEVICE_TYPE
+    from ftcheck.vgpu.device import DEVICE_TYPE
 
     class Nominal(float):
         """A number that stands for one which only a real card computes."""

@@ -29,8 +29,14 @@ import pytest
 
 __all__ = ["run_apart"]
 
-_KIN: Final = ("transformers", "peft", "accelerate", "datasets", "bitsandbytes",
-               "transformers.trainer")  # fmt: skip
+_KIN: Final = (
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
+    "transformers.trainer",
+)
 """Slow to import; once a test has imported one of them, the others get it from its parent."""
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl.h
 _GRACE_S: Final = 5.0
@@ -111,7 +117,7 @@ def _prepare(config: pytest.Config, imports: set[str]) -> None:
     """Import what forks need, and make what they must share."""
     with _untimed(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in ("torch", "ftcheck.memory.vgpu.gpu", *sorted(imports)):
+        for name in ("torch", "ftcheck.vgpu.gpu", *sorted(imports)):
             if importlib.util.find_spec(name) is not None:
                 importlib.import_module(name)
     factory = getattr(config, "_tmp_path_factory", None)
@@ -173,8 +179,11 @@ def _failed(item: pytest.Item, failure: str, started: float) -> pytest.TestRepor
     capture: Any = item.config.pluginmanager.get_plugin("capturemanager")
     if capture is not None:
         out, err = capture.read_global_capture()
-        sections = [(f"Captured {name} call", text)
-                    for name, text in (("stdout", out), ("stderr", err)) if text]  # fmt: skip
+        sections = [
+            (f"Captured {name} call", text)
+            for name, text in (("stdout", out), ("stderr", err))
+            if text
+        ]
     return pytest.TestReport(
         nodeid=item.nodeid,
         location=item.location,

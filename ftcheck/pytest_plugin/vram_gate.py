@@ -14,9 +14,9 @@ from ftcheck.pytest_plugin.settings import Settings
 from ftcheck.pytest_plugin.state import RESULTS, SETTINGS, told
 
 if TYPE_CHECKING:
-    from ftcheck.memory.baseline import Baseline, Entry
-    from ftcheck.memory.growth import Limit
-    from ftcheck.memory.recording import Repeats
+    from ftcheck.gate.baseline import Baseline, Entry
+    from ftcheck.gate.growth import Limit
+    from ftcheck.gate.recording import Repeats
 
 __all__ = ["VramGate"]
 
@@ -60,11 +60,11 @@ class VramGate:
                         f"{option} needs a file.", next_step="Name it with --ftcheck-baseline=FILE."
                     )
             return
-        from ftcheck.memory.baseline import Baseline
+        from ftcheck.gate.baseline import Baseline
 
         self.baseline = Baseline.read(self.file)
         if limits is not None:
-            from ftcheck.memory.growth import parse_limits
+            from ftcheck.gate.growth import parse_limits
 
             try:
                 self.limits = parse_limits(limits)
@@ -74,7 +74,7 @@ class VramGate:
             self._require_clean_tree()
 
     def _require_clean_tree(self) -> None:
-        from ftcheck.memory.recording import require_clean_tree
+        from ftcheck.gate.recording import require_clean_tree
 
         assert self.file is not None
         require_clean_tree(self.config.rootpath, self.file)
@@ -112,7 +112,7 @@ class VramGate:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _record(self, found: dict[str, Benchmark]) -> None:
-        from ftcheck.memory.recording import entry_of, record
+        from ftcheck.gate.recording import entry_of, record
 
         assert self.file is not None
         if not found:
@@ -137,8 +137,8 @@ class VramGate:
         )
 
     def _gate(self, found: dict[str, Benchmark]) -> Iterator[str]:
-        from ftcheck.memory.growth import problems_of
-        from ftcheck.memory.recording import entry_of
+        from ftcheck.gate.growth import problems_of
+        from ftcheck.gate.recording import entry_of
 
         assert self.baseline is not None
         if not found:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ftcheck.errors import InputError
-from ftcheck.memory.baseline import FIGURES, Baseline, Entry, Kind, Match
-from ftcheck.memory.growth import change
-from ftcheck.memory.recording import entry_of
+from ftcheck.gate.baseline import FIGURES, Baseline, Entry, Kind, Match
+from ftcheck.gate.growth import change
+from ftcheck.gate.recording import entry_of
 from ftcheck.pytest_plugin.benchmarks import Benchmark
 from ftcheck.units import format_bytes, format_seconds
 
@@ -37,9 +37,7 @@ class _Row:
             found.append(format_bytes(self.other.bytes_of(figure)) if self.other else "")
             found.append(change(self.match.entry.bytes_of(figure), now) if self.match else "")
         seconds = self.benchmark.seconds
-        return (
-            *found, self.benchmark.budget, "" if seconds is None else format_seconds(seconds)
-        )  # fmt: skip
+        return (*found, self.benchmark.budget, "" if seconds is None else format_seconds(seconds))
 
 
 def table(benchmarks: Iterable[Benchmark], baseline: Baseline | None) -> list[str]:
@@ -83,8 +81,12 @@ def _rows(benchmarks: Iterable[Benchmark], baseline: Baseline) -> Iterator[_Row]
 def _columns(rows: Sequence[_Row]) -> Iterator[str]:
     """Aligned, the first to the left and the others to the right; empty ones are left out."""
     other = _other(rows[0].entry)
-    titles = ("", *(word for figure in FIGURES for word in (figure, other, "change")),
-              "budget", "time")  # fmt: skip
+    titles = (
+        "",
+        *(word for figure in FIGURES for word in (figure, other, "change")),
+        "budget",
+        "time",
+    )
     columns = [
         column
         for column in zip(titles, *(row.cells() for row in rows), strict=True)

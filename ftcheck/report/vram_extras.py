@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ftcheck.memory.max_batch import BatchPoint, LargestBatch
-from ftcheck.memory.what_if import Tried
 from ftcheck.report.vram_summary import table
 from ftcheck.units import format_bytes
+from ftcheck.vram.max_batch import BatchPoint, LargestBatch
+from ftcheck.vram.what_if import Tried
 
 __all__ = ["extras_dict", "extras_text"]
 

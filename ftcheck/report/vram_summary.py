@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ftcheck.memory.categories import ACTIVATIONS
-from ftcheck.memory.vram_report import Holding, VramReport
+from ftcheck.allocator.categories import ACTIVATIONS
 from ftcheck.units import format_bytes, format_count, format_seconds
+from ftcheck.vram.vram_report import Holding, VramReport
 
 __all__ = ["table", "vram_markdown", "vram_summary"]
 
@@ -93,9 +93,10 @@ def _peak(report: VramReport) -> str:
             rest = sum(kind.size_bytes for kind in peak.activations[_MOST_KINDS:])
             if rest:
                 rows.append(
-                    _holding(Holding(name="others", size_bytes=rest),
-                             report.peak_allocated_bytes, "  ")
-                )  # fmt: skip
+                    _holding(
+                        Holding(name="others", size_bytes=rest), report.peak_allocated_bytes, "  "
+                    )
+                )
     return "\n".join(lines) + "\n" + table(rows)
 
 

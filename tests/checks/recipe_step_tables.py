@@ -29,9 +29,13 @@ _REST = "attention_mask=attention_mask, labels=labels, **more"
 
 def forward(before: str = "", ids: str = "input_ids", after: str = "") -> str:
     """A `forward` that does something before it calls GPT-2's, and something after it."""
-    lines = [_BEGIN, *(f"    {line}" for line in before.splitlines()),
-             f"    made = super().forward({ids}, {_REST})",
-             *(f"    {line}" for line in after.splitlines()), "    return made"]  # fmt: skip
+    lines = [
+        _BEGIN,
+        *(f"    {line}" for line in before.splitlines()),
+        f"    made = super().forward({ids}, {_REST})",
+        *(f"    {line}" for line in after.splitlines()),
+        "    return made",
+    ]
     return "\n".join(lines)
 
 
@@ -108,107 +112,187 @@ def roles(place: Path) -> None:
 SHORT = files(short=[f"a{number}" for number in range(10, 90)])
 EVALUATED = ("lora.lora_dropout = 0.1",)
 
-WIDE = ("training.per_device_train_batch_size = 128", "tokenization.max_length = 256",
-        'tokenization.padding = "max_length"', "data.rows = 256")  # fmt: skip
+WIDE = (
+    "training.per_device_train_batch_size = 128",
+    "tokenization.max_length = 256",
+    'tokenization.padding = "max_length"',
+    "data.rows = 256",
+)
 
 STEPS_AND_LATER: dict[str, Case] = {
     "FT219": Case(
-        wrong=folder("others"), at="model.name_or_path", near=(folder("its_own"),),
-        files=permuted),
+        wrong=folder("others"), at="model.name_or_path", near=(folder("its_own"),), files=permuted
+    ),
     "FT405": Case(
-        wrong=training("max_steps = 20", "warmup_steps = 11"), at="training.warmup_steps",
-        near=(training("max_steps = 20", "warmup_steps = 9"),), severity="warning"),
+        wrong=training("max_steps = 20", "warmup_steps = 11"),
+        at="training.warmup_steps",
+        near=(training("max_steps = 20", "warmup_steps = 9"),),
+        severity="warning",
+    ),
     "FT406": Case(
         wrong=training("gradient_accumulation_steps = 17"),
         at="training.gradient_accumulation_steps",
-        near=(training("gradient_accumulation_steps = 16"),), severity="warning"),
+        near=(training("gradient_accumulation_steps = 16"),),
+        severity="warning",
+    ),
     "FT407": Case(
         wrong=own_file("short.jsonl", "- model.loss_type", "tokenization.append_eos = false"),
         at="model",
-        near=(own_file("short.jsonl", "tokenization.append_eos = false"),), files=SHORT),
+        near=(own_file("short.jsonl", "tokenization.append_eos = false"),),
+        files=SHORT,
+    ),
     "FT409": Case(
         wrong=training("label_smoothing_factor = 0.99", "learning_rate = 1e-3"),
         at="training.label_smoothing_factor",
-        near=(training("label_smoothing_factor = 0.1", "learning_rate = 1e-3"),)),
+        near=(training("label_smoothing_factor = 0.1", "learning_rate = 1e-3"),),
+    ),
     "FT410": Case(
-        wrong=folder("decoder", 'lora.target_modules = ["c_attn"]'), at="lora",
+        wrong=folder("decoder", 'lora.target_modules = ["c_attn"]'),
+        at="lora",
         near=(folder("decoder", 'lora.target_modules = ["attn.c_attn"]'),),
-        files=with_cross_attention),
+        files=with_cross_attention,
+    ),
     "FT411": Case(
-        wrong=code("mixing"), at="model", near=(code("apart"),),
-        files=coded(mixing=forward(f"{EMBEDDED}\nmore['inputs_embeds'] = {MIXED}", "None"),
-                    apart=forward(f"{EMBEDDED}\nmore['inputs_embeds'] = embedded", "None"))),
+        wrong=code("mixing"),
+        at="model",
+        near=(code("apart"),),
+        files=coded(
+            mixing=forward(f"{EMBEDDED}\nmore['inputs_embeds'] = {MIXED}", "None"),
+            apart=forward(f"{EMBEDDED}\nmore['inputs_embeds'] = embedded", "None"),
+        ),
+    ),
     "FT412": Case(
-        wrong=("- model.loss_type", "tokenization.max_length = 16"), at="model",
-        near=(("tokenization.max_length = 16",),), severity="note"),
+        wrong=("- model.loss_type", "tokenization.max_length = 16"),
+        at="model",
+        near=(("tokenization.max_length = 16",),),
+        severity="note",
+    ),
     "FT413": Case(
-        wrong=code("quiet", *EVALUATED), at="training", near=(code("usual", *EVALUATED),),
+        wrong=code("quiet", *EVALUATED),
+        at="training",
+        near=(code("usual", *EVALUATED),),
         severity="warning",
-        files=coded(quiet=forward("self.transformer.eval()"), usual=forward())),
+        files=coded(quiet=forward("self.transformer.eval()"), usual=forward()),
+    ),
     "FT414": Case(
-        wrong=code("loud", *EVALUATED), at="training", near=(code("plain", *EVALUATED),),
-        severity="warning", files=coded(loud=forward("self.transformer.train()"), plain=forward())),
+        wrong=code("loud", *EVALUATED),
+        at="training",
+        near=(code("plain", *EVALUATED),),
+        severity="warning",
+        files=coded(loud=forward("self.transformer.train()"), plain=forward()),
+    ),
     "FT416": Case(
-        wrong=code("clocked"), at="training", near=(code("seeded"),), severity="warning",
+        wrong=code("clocked"),
+        at="training",
+        near=(code("seeded"),),
+        severity="warning",
         also=("FT407",),
-        files=coded(clocked=forward(after=LOSS + "made.loss * (1 + time.monotonic_ns() % 997)"),
-                    seeded=forward(after=LOSS + "made.loss * (1 + random.random())"))),
+        files=coded(
+            clocked=forward(after=LOSS + "made.loss * (1 + time.monotonic_ns() % 997)"),
+            seeded=forward(after=LOSS + "made.loss * (1 + random.random())"),
+        ),
+    ),
     "FT419": Case(
         wrong=(*BEST, 'training.metric_for_best_model = "accuracy"'),
         at="training.metric_for_best_model",
-        near=((*BEST, 'training.metric_for_best_model = "loss"'),)),
+        near=((*BEST, 'training.metric_for_best_model = "loss"'),),
+    ),
     "FT420": Case(
-        wrong=(*FULL, "training.learning_rate = 0.05"), at="training.learning_rate",
-        near=((*FULL, "training.learning_rate = 0.005"),)),
+        wrong=(*FULL, "training.learning_rate = 0.05"),
+        at="training.learning_rate",
+        near=((*FULL, "training.learning_rate = 0.005"),),
+    ),
     "FT421": Case(
-        wrong=training('label_names = ["targets"]'), at="training.label_names",
-        near=(training('label_names = ["labels"]'),)),
+        wrong=training('label_names = ["targets"]'),
+        at="training.label_names",
+        near=(training('label_names = ["labels"]'),),
+    ),
     "FT423": Case(
         wrong=(*FULL, 'model.dtype = "bfloat16"', "training.learning_rate = 1e-6"),
         at="training.learning_rate",
-        near=((*FULL, 'model.dtype = "bfloat16"', "training.learning_rate = 1e-2"),
-              (*FULL, "training.learning_rate = 1e-6")), severity="warning"),
+        near=(
+            (*FULL, 'model.dtype = "bfloat16"', "training.learning_rate = 1e-2"),
+            (*FULL, "training.learning_rate = 1e-6"),
+        ),
+        severity="warning",
+    ),
     "FT424": Case(
-        wrong=folder("broken"), at="data", near=(folder("ftcheck:tiny-gpt2"),), files=infinite,
-        also=("FT415", "FT421")),
+        wrong=folder("broken"),
+        at="data",
+        near=(folder("ftcheck:tiny-gpt2"),),
+        files=infinite,
+        also=("FT415", "FT421"),
+    ),
     "FT425": Case(
-        wrong=code("moving"), at="training", near=(code("still"),),
-        files=coded(moving=forward("self.transformer.ln_f.weight.data += 0.1 * self.training"),
-                    still=forward("self.transformer.ln_f.weight.data += 0.0"))),
-    "FT426": Case(
-        wrong=("data.rows = 1001",), at="data.rows", near=(("data.rows = 1000",),)),
+        wrong=code("moving"),
+        at="training",
+        near=(code("still"),),
+        files=coded(
+            moving=forward("self.transformer.ln_f.weight.data += 0.1 * self.training"),
+            still=forward("self.transformer.ln_f.weight.data += 0.0"),
+        ),
+    ),
+    "FT426": Case(wrong=("data.rows = 1001",), at="data.rows", near=(("data.rows = 1000",),)),
     "FT505": Case(
-        wrong=("quantization.load_in_4bit = true",), at="quantization",
-        near=(("quantization.load_in_8bit = true",),), severity="note"),
+        wrong=("quantization.load_in_4bit = true",),
+        at="quantization",
+        near=(("quantization.load_in_8bit = true",),),
+        severity="note",
+    ),
     "FT601": Case(
-        wrong=code("misplaced"), at="model", near=(code("placed"),),
-        files=coded(misplaced=forward(f"{EMBEDDED}\nmore['inputs_embeds'] = "
-                                      "embedded + torch.zeros(128)", "None"),
-                    placed=forward(f"{EMBEDDED}\nmore['inputs_embeds'] = "
-                                   "embedded + torch.zeros(128).to(embedded.device)", "None"))),
+        wrong=code("misplaced"),
+        at="model",
+        near=(code("placed"),),
+        files=coded(
+            misplaced=forward(
+                f"{EMBEDDED}\nmore['inputs_embeds'] = embedded + torch.zeros(128)", "None"
+            ),
+            placed=forward(
+                f"{EMBEDDED}\nmore['inputs_embeds'] = "
+                "embedded + torch.zeros(128).to(embedded.device)",
+                "None",
+            ),
+        ),
+    ),
     "FT701": Case(
-        wrong=(*WIDE, 'budget.vram = "1 GiB"'), at="budget",
-        near=((*WIDE, 'budget.vram = "24 GiB"'),)),
+        wrong=(*WIDE, 'budget.vram = "1 GiB"'),
+        at="budget",
+        near=((*WIDE, 'budget.vram = "24 GiB"'),),
+    ),
     "FT802": Case(
-        wrong=code("counting", *FULL), at="model",
+        wrong=code("counting", *FULL),
+        at="model",
         near=(code("kept", *FULL), ('lora.init_lora_weights = "pissa"',)),
-        files=coded(counting=COUNTS, kept=forward())),
+        files=coded(counting=COUNTS, kept=forward()),
+    ),
     "FT807": Case(
-        wrong=(*folder("roles"), *own_file("own.jsonl")), at="lora",
-        near=((*folder("roles"), *own_file("own.jsonl"), 'lora.modules_to_save = ["wte"]'),
-              (*folder("roles"), *own_file("own.jsonl"), "lora.trainable_token_indices = [2048]")),
-        files=roles),
+        wrong=(*folder("roles"), *own_file("own.jsonl")),
+        at="lora",
+        near=(
+            (*folder("roles"), *own_file("own.jsonl"), 'lora.modules_to_save = ["wte"]'),
+            (*folder("roles"), *own_file("own.jsonl"), "lora.trainable_token_indices = [2048]"),
+        ),
+        files=roles,
+    ),
     "FT904": Case(
-        wrong=("generation.use_cache = false",), at="generation.use_cache",
-        near=(("generation.use_cache = true",), ()), severity="note"),
+        wrong=("generation.use_cache = false",),
+        at="generation.use_cache",
+        near=(("generation.use_cache = true",), ()),
+        severity="note",
+    ),
     "FT905": Case(
-        wrong=("generation.max_new_tokens = 256",), at="generation.prompts",
-        near=(("generation.max_new_tokens = 255",),)),
+        wrong=("generation.max_new_tokens = 256",),
+        at="generation.prompts",
+        near=(("generation.max_new_tokens = 255",),),
+    ),
     "FT906": Case(
-        wrong=ask("own.jsonl", 'generation.prompts = ["Q: 3 + 4?"]'), at="generation.prompts",
+        wrong=ask("own.jsonl", 'generation.prompts = ["Q: 3 + 4?"]'),
+        at="generation.prompts",
         near=(ask("own.jsonl", 'generation.prompts = ["### Question: 3 + 4?"]'),),
-        severity="warning", files=files(own=ANSWERS)),
-}  # fmt: skip
+        severity="warning",
+        files=files(own=ANSWERS),
+    ),
+}
 """Checks of the later levels, by code."""
 
 NOT_BY_RECIPE: dict[str, str] = {
@@ -249,14 +333,23 @@ NOT_BY_RECIPE: dict[str, str] = {
 
 REFUSED: dict[str, tuple[Changes, str, str]] = {
     "FT427": (training("warmup_ratio = 1.0"), "training.warmup_ratio", "use a share below 1"),
-    "FT501": (("- lora", "training.fp16 = true", 'model.dtype = "float16"'), "training.fp16",
-              "needs trainable weights in float32"),
+    "FT501": (
+        ("- lora", "training.fp16 = true", 'model.dtype = "float16"'),
+        "training.fp16",
+        "needs trainable weights in float32",
+    ),
     "FT406": (training("max_steps = 0"), "training.max_steps", "got 0, expected 1 or more"),
-    "FT504": (("- lora", "quantization.load_in_8bit = true"), "quantization",
-              "quantized weights cannot be trained"),
-    "FT419": (("- data.eval_split", "- data.eval_rows", *BEST), "training.eval_strategy",
-              "names no rows to evaluate on"),
+    "FT504": (
+        ("- lora", "quantization.load_in_8bit = true"),
+        "quantization",
+        "quantized weights cannot be trained",
+    ),
+    "FT419": (
+        ("- data.eval_split", "- data.eval_rows", *BEST),
+        "training.eval_strategy",
+        "names no rows to evaluate on",
+    ),
     "FT305": (("lora.lora_dropout = 1.0",), "lora.lora_dropout", "a number below 1"),
     "FT403": (training("learning_rate = -1e-4"), "training.learning_rate", "expected 0 or more"),
-}  # fmt: skip
+}
 """What is refused when a recipe is read, before any check: by the check that is about it."""

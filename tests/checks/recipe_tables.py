@@ -99,12 +99,16 @@ def bos_added(place: Path) -> None:
     def template(held: dict[str, Any]) -> None:
         held["post_processor"] = {
             "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": EOS, "type_id": 0}},
-                       {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}},
-                     {"Sequence": {"id": "B", "type_id": 1}}],
+            "single": [
+                {"SpecialToken": {"id": EOS, "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+            ],
             "special_tokens": {EOS: {"id": EOS, "ids": [2047], "tokens": [EOS]}},
-        }  # fmt: skip
+        }
 
     other_tokenizer(place / "begins", template)
     files(twice=[EOS + text for text in TEXTS[:24]], once=TEXTS[:24])(place)
@@ -173,10 +177,14 @@ def training(*values: str) -> Changes:
     return tuple(f"training.{value}" for value in values)
 
 
-PLAIN = ("tokenization.append_eos = false", 'tokenization.padding = "max_length"',
-         'tokenization.labels = "input_ids"')  # fmt: skip
-BEST = training('eval_strategy = "epoch"', 'save_strategy = "epoch"',
-                "load_best_model_at_end = true")  # fmt: skip
+PLAIN = (
+    "tokenization.append_eos = false",
+    'tokenization.padding = "max_length"',
+    'tokenization.labels = "input_ids"',
+)
+BEST = training(
+    'eval_strategy = "epoch"', 'save_strategy = "epoch"', "load_best_model_at_end = true"
+)
 FULL = ("- lora", "training.learning_rate = 1e-3")
 DUPLICATES = files(
     hundred=[*TEXTS[:80], *TEXTS[:20]],
@@ -188,150 +196,270 @@ DUPLICATES = files(
 
 STATIC_AND_DATA: dict[str, Case] = {
     "FT101": Case(
-        wrong=own_file("some.txt", *PLAIN, "data.drop_empty = false"), at="data.drop_empty",
+        wrong=own_file("some.txt", *PLAIN, "data.drop_empty = false"),
+        at="data.drop_empty",
         near=(own_file("some.txt", *PLAIN, "data.drop_empty = true"),),
-        severity="warning", files=with_blank_lines),
+        severity="warning",
+        files=with_blank_lines,
+    ),
     "FT102": Case(
-        wrong=own_file("hundred.jsonl"), at="data.path",
+        wrong=own_file("hundred.jsonl"),
+        at="data.path",
         near=(own_file("more.jsonl"), own_file("train.jsonl")),
-        severity="warning", files=DUPLICATES),
+        severity="warning",
+        files=DUPLICATES,
+    ),
     "FT103": Case(
-        wrong=own_file("train.jsonl", 'data.eval_path = "leaks.jsonl"'), at="data.eval_path",
-        near=(own_file("train.jsonl", 'data.eval_path = "apart.jsonl"'),
-              own_file("train.jsonl", "data.eval_fraction = 0.5")),
-        severity="warning", files=DUPLICATES),
+        wrong=own_file("train.jsonl", 'data.eval_path = "leaks.jsonl"'),
+        at="data.eval_path",
+        near=(
+            own_file("train.jsonl", 'data.eval_path = "apart.jsonl"'),
+            own_file("train.jsonl", "data.eval_fraction = 0.5"),
+        ),
+        severity="warning",
+        files=DUPLICATES,
+    ),
     "FT105": Case(
         wrong=code("maskless", "training.remove_unused_columns = true"),
         at="training.remove_unused_columns",
         near=(code("maskless", "training.remove_unused_columns = false"),),
-        severity="warning", files=coded(maskless=NO_MASK)),
+        severity="warning",
+        files=coded(maskless=NO_MASK),
+    ),
     "FT107": Case(
         wrong=own_file("train.jsonl", "tokenization.max_length = 12"),
         at="tokenization.max_length",
         near=(own_file("train.jsonl", "tokenization.max_length = 48"),),
-        severity="warning", files=DUPLICATES),
+        severity="warning",
+        files=DUPLICATES,
+    ),
     "FT108": Case(
-        wrong=(*folder("large"), *own_file("foreign.jsonl")), at="model.name_or_path",
+        wrong=(*folder("large"), *own_file("foreign.jsonl")),
+        at="model.name_or_path",
         near=((*folder("large"), *own_file("own.jsonl")),),
-        severity="warning", files=grown),
+        severity="warning",
+        files=grown,
+    ),
     "FT109": Case(
-        wrong=(*BEST, "data.eval_rows = 9"), at="data.eval_rows",
-        near=((*BEST, "data.eval_rows = 10"), ("data.eval_rows = 9",)), severity="note"),
+        wrong=(*BEST, "data.eval_rows = 9"),
+        at="data.eval_rows",
+        near=((*BEST, "data.eval_rows = 10"), ("data.eval_rows = 9",)),
+        severity="note",
+    ),
     "FT201": Case(
-        wrong=code("targets", 'training.label_names = ["targets"]'), at="tokenization.labels",
-        near=(code("targets", 'training.label_names = ["labels"]'),), files=coded(targets=TARGETS)),
+        wrong=code("targets", 'training.label_names = ["targets"]'),
+        at="tokenization.labels",
+        near=(code("targets", 'training.label_names = ["labels"]'),),
+        files=coded(targets=TARGETS),
+    ),
     "FT208": Case(
         wrong=('tokenization.padding = "max_length"', 'tokenization.labels = "input_ids"'),
-        at="tokenization.labels", near=(('tokenization.padding = "max_length"',),),
-        severity="note"),
+        at="tokenization.labels",
+        near=(('tokenization.padding = "max_length"',),),
+        severity="note",
+    ),
     "FT210": Case(
-        wrong=ask("own.jsonl", "tokenization.append_eos = false"), at="tokenization.append_eos",
-        near=(ask("own.jsonl"),), severity="warning", files=files(own=ANSWERS)),
+        wrong=ask("own.jsonl", "tokenization.append_eos = false"),
+        at="tokenization.append_eos",
+        near=(ask("own.jsonl"),),
+        severity="warning",
+        files=files(own=ANSWERS),
+    ),
     "FT211": Case(
-        wrong=(*code("negative"), *own_file("own.jsonl")), at="tokenization.labels",
+        wrong=(*code("negative"), *own_file("own.jsonl")),
+        at="tokenization.labels",
         near=((*code("zero"), *own_file("own.jsonl")),),
-        files=tables_of_words, also=("FT215",)),
+        files=tables_of_words,
+        also=("FT215",),
+    ),
     "FT212": Case(
-        wrong=(*folder("begins"), *own_file("twice.jsonl")), at="tokenization",
+        wrong=(*folder("begins"), *own_file("twice.jsonl")),
+        at="tokenization",
         near=((*folder("begins"), *own_file("once.jsonl")), own_file("twice.jsonl")),
-        severity="warning", files=bos_added),
+        severity="warning",
+        files=bos_added,
+    ),
     "FT213": Case(
-        wrong=folder("endless", "tokenization.append_eos = false"), at="tokenization.pad_token",
-        near=(folder("endless", "tokenization.append_eos = false",
-                     f'tokenization.pad_token = "{EOS}"'),), files=without_eos),
+        wrong=folder("endless", "tokenization.append_eos = false"),
+        at="tokenization.pad_token",
+        near=(
+            folder(
+                "endless", "tokenization.append_eos = false", f'tokenization.pad_token = "{EOS}"'
+            ),
+        ),
+        files=without_eos,
+    ),
     "FT214": Case(
-        wrong=(*folder("far"), *own_file("own.jsonl")), at="model.name_or_path",
-        near=((*folder("full"), *own_file("own.jsonl")),), files=holes, also=("FT211",)),
+        wrong=(*folder("far"), *own_file("own.jsonl")),
+        at="model.name_or_path",
+        near=((*folder("full"), *own_file("own.jsonl")),),
+        files=holes,
+        also=("FT211",),
+    ),
     "FT215": Case(
-        wrong=(*code("negative"), *own_file("own.jsonl")), at="model.name_or_path",
+        wrong=(*code("negative"), *own_file("own.jsonl")),
+        at="model.name_or_path",
         near=((*code("zero"), *own_file("own.jsonl")),),
-        files=tables_of_words, also=("FT211",)),
+        files=tables_of_words,
+        also=("FT211",),
+    ),
     "FT216": Case(
-        wrong=("tokenization.max_length = 257",), at="tokenization.max_length",
-        near=(("tokenization.max_length = 256",),)),
+        wrong=("tokenization.max_length = 257",),
+        at="tokenization.max_length",
+        near=(("tokenization.max_length = 256",),),
+    ),
     "FT217": Case(
-        wrong=own_file("exported.jsonl"), at="tokenization", near=(own_file("own.jsonl"),),
-        files=files(exported=[EOS * 4 + text for text in TEXTS[:24]],
-                    own=[EOS + text for text in TEXTS[:24]])),
+        wrong=own_file("exported.jsonl"),
+        at="tokenization",
+        near=(own_file("own.jsonl"),),
+        files=files(
+            exported=[EOS * 4 + text for text in TEXTS[:24]],
+            own=[EOS + text for text in TEXTS[:24]],
+        ),
+    ),
     "FT218": Case(
-        wrong=ask("own.jsonl", 'data.eval_path = "other.jsonl"'), at="data.eval_path",
-        near=(ask("own.jsonl", 'data.eval_path = "same.jsonl"'),), severity="warning",
-        files=files(own=ANSWERS[:20], same=ANSWERS[20:],
-                    other=[text.replace("### Question", "Q") for text in ANSWERS[20:]])),
+        wrong=ask("own.jsonl", 'data.eval_path = "other.jsonl"'),
+        at="data.eval_path",
+        near=(ask("own.jsonl", 'data.eval_path = "same.jsonl"'),),
+        severity="warning",
+        files=files(
+            own=ANSWERS[:20],
+            same=ANSWERS[20:],
+            other=[text.replace("### Question", "Q") for text in ANSWERS[20:]],
+        ),
+    ),
     "FT221": Case(
-        wrong=ask("own.jsonl"), at="tokenization.labels", near=(ask("plain.jsonl"),),
-        severity="note", files=files(own=ANSWERS, plain=TEXTS[:24]), applies=False),
+        wrong=ask("own.jsonl"),
+        at="tokenization.labels",
+        near=(ask("plain.jsonl"),),
+        severity="note",
+        files=files(own=ANSWERS, plain=TEXTS[:24]),
+        applies=False,
+    ),
     "FT301": Case(
-        wrong=lora('target_modules = ["q_proj", "v_proj"]'), at="lora.target_modules",
-        near=(lora('target_modules = ["c_attn"]'), lora('target_modules = ".*c_attn"'))),
+        wrong=lora('target_modules = ["q_proj", "v_proj"]'),
+        at="lora.target_modules",
+        near=(lora('target_modules = ["c_attn"]'), lora('target_modules = ".*c_attn"')),
+    ),
     "FT302": Case(
-        wrong=lora('target_modules = ["c_attn", "v_proj"]'), at="lora.target_modules",
-        near=(lora('target_modules = ["c_attn", "c_proj"]'),)),
+        wrong=lora('target_modules = ["c_attn", "v_proj"]'),
+        at="lora.target_modules",
+        near=(lora('target_modules = ["c_attn", "c_proj"]'),),
+    ),
     "FT303": Case(
-        wrong=lora('target_modules = ["c_attn", "c_proj"]'), at="lora.target_modules",
-        near=(lora('target_modules = ["c_attn", "attn.c_proj"]'),), severity="note"),
+        wrong=lora('target_modules = ["c_attn", "c_proj"]'),
+        at="lora.target_modules",
+        near=(lora('target_modules = ["c_attn", "attn.c_proj"]'),),
+        severity="note",
+    ),
     "FT304": Case(
-        wrong=lora("lora_alpha = 0"), at="lora.lora_alpha", near=(lora("lora_alpha = 1"),)),
+        wrong=lora("lora_alpha = 0"), at="lora.lora_alpha", near=(lora("lora_alpha = 1"),)
+    ),
     "FT305": Case(
-        wrong=lora("lora_dropout = 0.7"), at="lora.lora_dropout",
-        near=(lora("lora_dropout = 0.69"),), severity="warning"),
+        wrong=lora("lora_dropout = 0.7"),
+        at="lora.lora_dropout",
+        near=(lora("lora_dropout = 0.69"),),
+        severity="warning",
+    ),
     "FT306": Case(
-        wrong=lora("inference_mode = true"), at="lora.inference_mode",
-        near=(lora("inference_mode = false"),)),
+        wrong=lora("inference_mode = true"),
+        at="lora.inference_mode",
+        near=(lora("inference_mode = false"),),
+    ),
     "FT309": Case(
-        wrong=lora('target_modules = ["c_attn", "lm_head"]'), at="lora.target_modules",
-        near=(lora('target_modules = ["c_attn", "c_fc"]'),), severity="warning"),
+        wrong=lora('target_modules = ["c_attn", "lm_head"]'),
+        at="lora.target_modules",
+        near=(lora('target_modules = ["c_attn", "c_fc"]'),),
+        severity="warning",
+    ),
     "FT310": Case(
-        wrong=lora('modules_to_save = ["lm_head"]'), at="lora.modules_to_save",
-        near=(lora('modules_to_save = ["ln_f"]'),), severity="note"),
-    "FT313": Case(
-        wrong=lora("r = 128"), at="lora.r", near=(lora("r = 127"),), severity="note"),
+        wrong=lora('modules_to_save = ["lm_head"]'),
+        at="lora.modules_to_save",
+        near=(lora('modules_to_save = ["ln_f"]'),),
+        severity="note",
+    ),
+    "FT313": Case(wrong=lora("r = 128"), at="lora.r", near=(lora("r = 127"),), severity="note"),
     "FT403": Case(
-        wrong=training("learning_rate = 0.0"), at="training.learning_rate",
-        near=(training("learning_rate = 1.1e-8"),)),
+        wrong=training("learning_rate = 0.0"),
+        at="training.learning_rate",
+        near=(training("learning_rate = 1.1e-8"),),
+    ),
     "FT404": Case(
-        wrong=training("learning_rate = 0.1"), at="training.learning_rate",
-        near=(training("learning_rate = 0.09"), training("learning_rate = 0.1", 'optim = "sgd"'))),
+        wrong=training("learning_rate = 0.1"),
+        at="training.learning_rate",
+        near=(training("learning_rate = 0.09"), training("learning_rate = 0.1", 'optim = "sgd"')),
+    ),
     "FT415": Case(
-        wrong=folder("broken"), at="model.name_or_path", near=(folder("whole"),),
-        files=not_a_number),
+        wrong=folder("broken"), at="model.name_or_path", near=(folder("whole"),), files=not_a_number
+    ),
     "FT417": Case(
-        wrong=training("auto_find_batch_size = true"), at="training.auto_find_batch_size",
-        near=(training("auto_find_batch_size = false"),), severity="note"),
+        wrong=training("auto_find_batch_size = true"),
+        at="training.auto_find_batch_size",
+        near=(training("auto_find_batch_size = false"),),
+        severity="note",
+    ),
     "FT422": Case(
         wrong=training('evaluation_strategy = "epoch"', "save_total_limit = 1"),
         at="training.save_total_limit",
         near=((*BEST, "training.save_total_limit = 1"), training("save_total_limit = 1")),
-        severity="note"),
+        severity="note",
+    ),
     "FT427": Case(
-        wrong=training("warmup_steps = 1.0"), at="training.warmup_steps",
-        near=(training("warmup_steps = 1"), training("warmup_steps = 0.9")), severity="warning"),
+        wrong=training("warmup_steps = 1.0"),
+        at="training.warmup_steps",
+        near=(training("warmup_steps = 1"), training("warmup_steps = 0.9")),
+        severity="warning",
+    ),
     "FT428": Case(
-        wrong=(*BEST, 'training.metric_for_best_model = "eval_loss"',
-               "training.greater_is_better = true"),
+        wrong=(
+            *BEST,
+            'training.metric_for_best_model = "eval_loss"',
+            "training.greater_is_better = true",
+        ),
         at="training.greater_is_better",
-        near=((*BEST, 'training.metric_for_best_model = "eval_loss"'),
-              (*BEST, 'training.metric_for_best_model = "eval_loss"',
-               "training.greater_is_better = false"))),
+        near=(
+            (*BEST, 'training.metric_for_best_model = "eval_loss"'),
+            (
+                *BEST,
+                'training.metric_for_best_model = "eval_loss"',
+                "training.greater_is_better = false",
+            ),
+        ),
+    ),
     "FT501": Case(
-        wrong=("training.fp16 = true", 'model.dtype = "float16"',
-               'lora.modules_to_save = ["ln_f"]'),
+        wrong=(
+            "training.fp16 = true",
+            'model.dtype = "float16"',
+            'lora.modules_to_save = ["ln_f"]',
+        ),
         at="training.fp16",
-        near=(("training.fp16 = true", 'model.dtype = "float16"'),
-              ("training.fp16 = true", 'lora.modules_to_save = ["ln_f"]'))),
+        near=(
+            ("training.fp16 = true", 'model.dtype = "float16"'),
+            ("training.fp16 = true", 'lora.modules_to_save = ["ln_f"]'),
+        ),
+    ),
     "FT502": Case(
-        wrong=training("fp16 = true"), at="training.fp16", near=(training("bf16 = true"),),
-        severity="note"),
+        wrong=training("fp16 = true"),
+        at="training.fp16",
+        near=(training("bf16 = true"),),
+        severity="note",
+    ),
     "FT503": Case(
-        wrong=(*FULL, 'model.dtype = "float16"'), at="model.dtype",
+        wrong=(*FULL, 'model.dtype = "float16"'),
+        at="model.dtype",
         near=((*FULL, 'model.dtype = "float32"'), ('model.dtype = "float16"',)),
-        severity="warning"),
+        severity="warning",
+    ),
     "FT506": Case(
-        wrong=("training.bf16 = true", 'budget.card = "t4-16gb"'), at="training.bf16",
-        near=(("training.bf16 = true", 'budget.card = "rtx4070-laptop-8gb"'),)),
+        wrong=("training.bf16 = true", 'budget.card = "t4-16gb"'),
+        at="training.bf16",
+        near=(("training.bf16 = true", 'budget.card = "rtx4070-laptop-8gb"'),),
+    ),
     "FT507": Case(
-        wrong=("training.fp16 = true", 'model.dtype = "bfloat16"'), at="training.fp16",
+        wrong=("training.fp16 = true", 'model.dtype = "bfloat16"'),
+        at="training.fp16",
         near=(("training.fp16 = true",), ("training.fp16 = true", 'model.dtype = "float16"')),
-        severity="warning"),
-}  # fmt: skip
+        severity="warning",
+    ),
+}
 """Checks of the first two levels, by code."""

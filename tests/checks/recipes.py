@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftcheck.audit.check import check_recipe
 from ftcheck.checks.finding import CheckReport, Level
 from ftcheck.checks.registry import find
 from ftcheck.recipe import load_recipe
+from ftcheck.subjects.check import check_recipe
 
 __all__ = ["Case", "Changes", "checked", "place_of", "write"]
 

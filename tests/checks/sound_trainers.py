@@ -129,15 +129,20 @@ def chat(folder: Path) -> Any:
     words = tokenizer(chat_template=file.read_text(encoding="utf-8"))
 
     def said(number: int, text: str) -> Row:
-        messages = [{"role": "user", "content": f"Write number {number}."},
-                    {"role": "assistant", "content": text}]  # fmt: skip
+        messages = [
+            {"role": "user", "content": f"Write number {number}."},
+            {"role": "assistant", "content": text},
+        ]
         asked = words.apply_chat_template(
             messages[:1], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         ids = words.apply_chat_template(messages, tokenize=True, return_dict=False)
         assert ids[: len(asked)] == asked
-        return {"input_ids": ids, "attention_mask": [1] * len(ids),
-                "labels": [-100] * len(asked) + ids[len(asked):]}  # fmt: skip
+        return {
+            "input_ids": ids,
+            "attention_mask": [1] * len(ids),
+            "labels": [-100] * len(asked) + ids[len(asked) :],
+        }
 
     return sound(
         folder,
@@ -181,10 +186,15 @@ def toy(kind: str) -> Build:
         import transformers
 
         sizes = {
-            "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "max_position_embeddings": 128, "vocab_size": 2048, "bos_token_id": 2047,
-            "eos_token_id": 2047, "pad_token_id": 2047,
-        }  # fmt: skip
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 128,
+            "vocab_size": 2048,
+            "bos_token_id": 2047,
+            "eos_token_id": 2047,
+            "pad_token_id": 2047,
+        }
         if kind == "OPT":
             sizes |= {"ffn_dim": 128, "word_embed_proj_dim": 64}
         else:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import ftcheck.checks.adapter
-from ftcheck.audit.check import check_recipe
-from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Call, Record
 from ftcheck.checks.finding import Finding, Severity, Status
 from ftcheck.checks.observe.isolation import failure_of
 from ftcheck.checks.observe.looking import look_at, refused
+from ftcheck.subjects.check import check_recipe
+from ftcheck.subjects.trainer import trainer_subject
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, judged, lora, trainer
 from tests.helpers.recipes import small_recipe
@@ -56,8 +56,12 @@ def refusal(error: Exception, *, of_the_script: bool) -> tuple[Finding, ...]:
     failure = failure_of(error, "running the script")
     seen = refused("train.py", "script", failure)
     if of_the_script:
-        seen = refused("train.py", "script", failure_of(SystemExit("3"), "running the script"),
-                       record=Record(failure=failure))  # fmt: skip
+        seen = refused(
+            "train.py",
+            "script",
+            failure_of(SystemExit("3"), "running the script"),
+            record=Record(failure=failure),
+        )
     return judged(seen, "FT301").findings
 
 
@@ -111,11 +115,14 @@ def test_a_name_in_two_places_of_a_block_is_noted_with_the_counts(tmp_path: Path
 @pytest.mark.parametrize(
     ("code", "targets"),
     [
-        ("FT302", ["c_attn", "c_proj"]), ("FT302", ["attn.c_attn", "transformer.h.0.mlp.c_fc"]),
-        ("FT302", ".*(c_attn|v_proj)"), ("FT302", "all-linear"), ("FT303", ["c_attn"]),
+        ("FT302", ["c_attn", "c_proj"]),
+        ("FT302", ["attn.c_attn", "transformer.h.0.mlp.c_fc"]),
+        ("FT302", ".*(c_attn|v_proj)"),
+        ("FT302", "all-linear"),
+        ("FT303", ["c_attn"]),
         ("FT303", ["attn.c_proj", "mlp.c_proj"]),
     ],
-)  # fmt: skip
+)
 def test_targets_that_have_modules_in_one_place_are_left_alone(
     tmp_path: Path, code: str, targets: Any
 ) -> None:
@@ -167,10 +174,13 @@ def test_an_alpha_of_zero_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "config"),
     [
-        ("FT304", {"lora_alpha": 1}), ("FT304", {"lora_alpha": 0.01}),
-        ("FT305", {"lora_dropout": 0.0}), ("FT305", {"lora_dropout": 0.69}), ("FT313", {"r": 31}),
+        ("FT304", {"lora_alpha": 1}),
+        ("FT304", {"lora_alpha": 0.01}),
+        ("FT305", {"lora_dropout": 0.0}),
+        ("FT305", {"lora_dropout": 0.69}),
+        ("FT313", {"r": 31}),
     ],
-)  # fmt: skip
+)
 def test_numbers_below_the_limits_are_left_alone(
     tmp_path: Path, code: str, config: dict[str, Any]
 ) -> None:
@@ -190,10 +200,12 @@ def test_an_adapter_without_such_numbers_is_left_alone(tmp_path: Path, code: str
 @pytest.mark.parametrize(
     ("rate", "severity", "share"),
     [
-        (0.7, Severity.WARNING, "30 %"), (0.94, Severity.WARNING, "6 %"),
-        (0.95, Severity.ERROR, "5 %"), (1.0, Severity.ERROR, "0 %"),
+        (0.7, Severity.WARNING, "30 %"),
+        (0.94, Severity.WARNING, "6 %"),
+        (0.95, Severity.ERROR, "5 %"),
+        (1.0, Severity.ERROR, "0 %"),
     ],
-)  # fmt: skip
+)
 def test_a_dropout_from_seven_tenths_on_is_said(
     tmp_path: Path, rate: float, severity: Severity, share: str
 ) -> None:
@@ -253,10 +265,11 @@ def loaded_to_generate(folder: Path) -> Any:
         (lambda _: base().requires_grad_(False), "none of the 29 parameters", "Freeze the base"),
         (
             lambda _: changed(lora().requires_grad_(False), "ln_f"),
-            "the adapter's 4 tensors are frozen, and the base is trained", "Freeze the base",
+            "the adapter's 4 tensors are frozen, and the base is trained",
+            "Freeze the base",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_frozen_adapter_is_an_error(
     tmp_path: Path, make: Callable[[Path], Any], sentence: str, fix: str
 ) -> None:
@@ -328,10 +341,13 @@ def test_a_base_that_is_trained_beside_its_adapter_is_said(
 @pytest.mark.parametrize(
     "config",
     [
-        {}, {"bias": "all"}, {"bias": "lora_only"}, {"modules_to_save": ["lm_head", "ln_f"]},
+        {},
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["lm_head", "ln_f"]},
         {"trainable_token_indices": [5, 6]},
     ],
-)  # fmt: skip
+)
 def test_what_an_adapter_asks_to_train_is_its_own(tmp_path: Path, config: dict[str, Any]) -> None:
     assert found(trainer(tmp_path, model=lora(**config)), "FT307") == ()
 
@@ -350,10 +366,11 @@ def test_an_adapter_that_is_not_used_is_an_error(tmp_path: Path, how: str) -> No
 @pytest.mark.parametrize(
     "how",
     [
-        ("disable_adapter_layers", "enable_adapter_layers"), ("merge_adapter", "unmerge_adapter"),
+        ("disable_adapter_layers", "enable_adapter_layers"),
+        ("merge_adapter", "unmerge_adapter"),
         (),
     ],
-)  # fmt: skip
+)
 def test_an_adapter_that_is_used_again_is_left_alone(tmp_path: Path, how: tuple[str, ...]) -> None:
     model = lora()
     for name in how:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Call, Record, Rows
 from ftcheck.checks.finding import Finding, Level, Severity, Status
 from ftcheck.checks.observe.looking import look_at
 from ftcheck.checks.seen import Seen
 from ftcheck.recipe import load_recipe
+from ftcheck.subjects.trainer import trainer_subject
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, judged, lora, rows, tokenizer, trainer
 
@@ -60,9 +60,12 @@ def did(seen: Seen, what: str, **facts: Any) -> Seen:
 @pytest.mark.parametrize("tokens", [0, 1])
 @pytest.mark.parametrize(
     ("count", "severity", "share"),
-    [(1, Severity.NOTE, "1 of 24 (4 %)"), (11, Severity.NOTE, "11 of 24 (46 %)"),
-     (12, Severity.WARNING, "12 of 24 (50 %)")],
-)  # fmt: skip
+    [
+        (1, Severity.NOTE, "1 of 24 (4 %)"),
+        (11, Severity.NOTE, "11 of 24 (46 %)"),
+        (12, Severity.WARNING, "12 of 24 (50 %)"),
+    ],
+)
 def test_empty_rows_are_counted(
     tmp_path: Path, tokens: int, count: int, severity: Severity, share: str
 ) -> None:

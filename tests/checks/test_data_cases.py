@@ -144,8 +144,12 @@ def repeated(count: int) -> Build:
 
 def overlapping(count: int) -> Build:
     def build(folder: Path) -> Any:
-        others = rows([f"class Kind{n}:\n    value = {n} + {n * n}\n    name = 'kind {n}'\n"
-                       for n in range(20)])  # fmt: skip
+        others = rows(
+            [
+                f"class Kind{n}:\n    value = {n} + {n * n}\n    name = 'kind {n}'\n"
+                for n in range(20)
+            ]
+        )
         return trainer(folder, evaluation=[*others[count:], *rows()[:count]])
 
     return build
@@ -197,8 +201,9 @@ def padless(*, padded: bool) -> Build:
         if padded:
             words.pad_token = None
         short = [{"input_ids": row["input_ids"][: real(row)]} for row in rows()]
-        return trainer(folder, train=short, data_collator=DataCollatorForSeq2Seq(words),
-                       processing_class=words)  # fmt: skip
+        return trainer(
+            folder, train=short, data_collator=DataCollatorForSeq2Seq(words), processing_class=words
+        )
 
     return build
 
@@ -227,8 +232,11 @@ CASES: Cases = {
     "FT203": (each(ignored), "error", (each(prompt_masked), sound)),
     "FT204": (each(shifted), "error", (each(noisy), each(of_another), sound)),
     "FT205": (each(floats), "error", (sound,)),
-    "FT206": (collated("DataCollatorForLanguageModeling"), "error",
-              (collated("DataCollatorForSeq2Seq"), sound)),
+    "FT206": (
+        collated("DataCollatorForLanguageModeling"),
+        "error",
+        (collated("DataCollatorForSeq2Seq"), sound),
+    ),
     "FT207": (each(inverted), "error", (each(prompt_masked), each(eos_ignored), sound)),
     "FT208": (each(pads_learned, 8), "note", (each(prompt_masked), sound)),
     "FT209": (each(eos_ignored), "warning", (each(eos_ignored, 20), each(no_eos), sound)),
@@ -242,7 +250,7 @@ CASES: Cases = {
     "FT217": (each(mask_inverted), "error", (each(on_the_left), sound)),
     "FT218": (evaluated(mostly_masked), "warning", (evaluated(no_change),)),
     "FT221": (answers("\n### Answer: "), "note", (sound, answers(" is "))),
-}  # fmt: skip
+}
 test_it_catches_what_is_wrong, test_it_leaves_near_misses_alone = both_sides(CASES, __name__)
 
 

@@ -57,7 +57,8 @@ MODES: dict[str, tuple[str, ...]] = {
     "preparation upcasts": ("FT701",),
     "out of memory at optimizer.step": ("FT701",),
     "element 0 does not require grad": (
-        "does not require grad", "checkpointing-without-input-gradients",
+        "does not require grad",
+        "checkpointing-without-input-gradients",
     ),
     "model did not return a loss": ("FT201", "did not return a loss"),
     "unscale FP16 gradients": ("FT501", "unscale FP16 gradients"),
@@ -78,7 +79,7 @@ MODES: dict[str, tuple[str, ...]] = {
     "peft and transformers do not meet": ("HybridCache",),
     "golden loss flakes": ("FT416",),
     "the hub does not answer": ("429", "couldn't connect to"),
-}  # fmt: skip
+}
 
 
 def test_all_sixty_are_there() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ftcheck.audit.trainer import check_trainer
 from ftcheck.checks.finding import Level
 from ftcheck.checks.observe.rows import MOST_ROWS
+from ftcheck.subjects.trainer import check_trainer
 from tests.checks.toys import rows, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from ftcheck.audit.trainer import check_trainer
 from ftcheck.checks.facts import Failure
 from ftcheck.checks.observe.isolation import apart
+from ftcheck.subjects.trainer import check_trainer
 from tests.checks.toys import base, lora, rows, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")

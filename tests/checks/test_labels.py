@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ftcheck.audit.trainer import check_trainer
 from ftcheck.checks.finding import Finding, Severity, Status
+from ftcheck.subjects.trainer import check_trainer
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, lora, rows, tokenizer, trainer
 
@@ -162,9 +162,15 @@ def only(findings: Sequence[Finding]) -> Finding:
 PLACES = "{} % equal the token at their place, {} % the one behind it"
 PADS = "{} % of the label tokens are padding"
 MARKERS = (
-    "\n### Response:\n", "\n### Answer: ", "<|assistant|>", " [/INST] ", "\nAssistant: ",
-    "\nA: ", "<start_of_turn>model\n", "<|im_start|>assistant\n",
-)  # fmt: skip
+    "\n### Response:\n",
+    "\n### Answer: ",
+    "<|assistant|>",
+    " [/INST] ",
+    "\nAssistant: ",
+    "\nA: ",
+    "<start_of_turn>model\n",
+    "<|im_start|>assistant\n",
+)
 
 
 @catches("FT202", "FT203", "FT204", "FT207", "FT208", "FT209", "FT211", "FT221")
@@ -197,10 +203,15 @@ MARKERS = (
         case("2048", "FT211", each(last(2048)), ERROR, "labels hold 2048,"),
         *(case(repr(one), "FT221", answers(one), NOTE, "prompts have labels") for one in MARKERS),
         case("eight in ten", "FT221", answers("\nAnswer: ", 20), NOTE, "prompts have labels"),
-        case("padded on the left", "FT221", answers("\nAnswer: ", change=on_the_left), NOTE,
-             "prompts have labels"),
+        case(
+            "padded on the left",
+            "FT221",
+            answers("\nAnswer: ", change=on_the_left),
+            NOTE,
+            "prompts have labels",
+        ),
     ],
-)  # fmt: skip
+)
 def test_it_is_said_with_its_number(
     tmp_path: Path, *, code: str, make: Make, severity: Severity, words: str
 ) -> None:
@@ -241,13 +252,16 @@ def test_it_is_said_with_its_number(
         case("0", "FT211", each(last(0))),
         case("2047", "FT211", each(last(2047))),
         case("fewer than eight in ten", "FT221", answers("\nAnswer: ", 19)),
-        case("masked, padded on the left", "FT221",
-             answers("\nAnswer: ", change=masked(4), then=on_the_left)),
+        case(
+            "masked, padded on the left",
+            "FT221",
+            answers("\nAnswer: ", change=masked(4), then=on_the_left),
+        ),
         case("in a sentence", "FT221", answers(" the answer: ")),
         case("prompts are masked", "FT221", answers("\nAnswer: ", change=masked(4))),
         *(case("sound rows", code, rows) for code in ("FT202", "FT203", "FT204", "FT207", "FT221")),
     ],
-)  # fmt: skip
+)
 def test_near_misses_are_left_alone(tmp_path: Path, code: str, make: Make) -> None:
     one = check_one(trainer(tmp_path, train=make()), code)
     assert one.status in (Status.PASSED, Status.SKIPPED), one.reason
@@ -311,9 +325,8 @@ def pretrained() -> Any:
 @leaves_alone("FT204")
 @pytest.mark.parametrize(
     ("make", "shift", "count"),
-    [(pretrained, 0, 0), (pretrained, 1, 1), (lora, 0, 0),
-     (lora, 1, 1)],
-)  # fmt: skip
+    [(pretrained, 0, 0), (pretrained, 1, 1), (lora, 0, 0), (lora, 1, 1)],
+)
 def test_a_loss_of_its_own_is_asked_how_it_shifts(
     tmp_path: Path, make: Callable[[], Any], shift: int, count: int
 ) -> None:
@@ -391,9 +404,8 @@ def test_a_lost_mask_is_seen_where_the_collator_pads(tmp_path: Path, side: str) 
 @leaves_alone("FT206")
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("Seq2Seq", 14), ("LanguageModeling", 0),
-     ("LanguageModeling", 1)],
-)  # fmt: skip
+    [("Seq2Seq", 14), ("LanguageModeling", 0), ("LanguageModeling", 1)],
+)
 def test_a_collator_that_loses_nothing_is_left_alone(tmp_path: Path, kind: str, count: int) -> None:
     made = trainer(tmp_path, train=each(masked(count))(), data_collator=of_the_library(kind))
     assert found(made, "FT206") == ()

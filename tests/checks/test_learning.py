@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Learning, Training
 from ftcheck.checks.finding import Level, Severity, Status
 from ftcheck.checks.observe.looking import look_at
+from ftcheck.subjects.trainer import trainer_subject
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, judged, lora, rows, trainer
 
@@ -244,13 +244,21 @@ CAUGHT: tuple[tuple[str, How, Severity, str], ...] = (
     ("FT412", lambda: {"train": short(10)}, NOTE, "are 10 % too small"),
     ("FT412", lambda: {"train": short(50)}, NOTE, "are 2 % too small"),
     ("FT413", lambda: {"kind": switching(False)}, WARNING, "7 dropouts are off in a training step"),
-    ("FT414", lambda: {"kind": kind(prediction_step=predicting_in_training_mode), **EVALUATED},
-     WARNING, "7 dropouts are on while evaluating"),
+    (
+        "FT414",
+        lambda: {"kind": kind(prediction_step=predicting_in_training_mode), **EVALUATED},
+        WARNING,
+        "7 dropouts are on while evaluating",
+    ),
     ("FT414", lambda: {"kind": switching(True), **EVALUATED}, WARNING, "7 dropouts are on while"),
     ("FT415", lambda: {"model": filled(float("nan"))}, ERROR, "^1 parameters hold NaN"),
     ("FT415", lambda: {"model": filled(float("-inf"))}, ERROR, "^1 parameters hold NaN"),
-    ("FT416", lambda: {"data_collator": hidden(lambda: SYSTEM.randrange(1, 20))},
-     WARNING, r"losses that differ by \d"),
+    (
+        "FT416",
+        lambda: {"data_collator": hidden(lambda: SYSTEM.randrange(1, 20))},
+        WARNING,
+        r"losses that differ by \d",
+    ),
     ("FT420", lambda: {"model": base(), **at(1.0)}, ERROR, r"from 7\.65 to .* in 8 steps .* of 1"),
     ("FT420", lambda: {"model": base(), **at(1e3, **PLAIN_SGD)}, ERROR, "to nan in 3 steps"),
     ("FT423", lambda: {"model": base().bfloat16(), **at(1e-6)}, WARNING, "^15 of 15 modules"),
@@ -261,11 +269,10 @@ CAUGHT: tuple[tuple[str, How, Severity, str], ...] = (
     ("FT426", lambda: {"kind": DETACHED}, ERROR, "^training: RuntimeError: element 0 of tensors"),
     ("FT426", lambda: {"data_collator": gone}, ERROR, "^training: KeyError: 'gone'"),
     ("FT426", lambda: {"compute_metrics": gone, **EVALUATED}, ERROR, "^evaluating: KeyError"),
-)  # fmt: skip
+)
 
 LEFT_ALONE: tuple[tuple[str, How], ...] = (
-    *((code, lambda: dict(EVALUATED))
-      for code in sorted({case[0] for case in CAUGHT} - {"FT412"})),
+    *((code, lambda: dict(EVALUATED)) for code in sorted({case[0] for case in CAUGHT} - {"FT412"})),
     ("FT407", lambda: {"model": exact(), "kind": times(1.39)}),
     ("FT407", lambda: {"model": exact(), "kind": times(0.72)}),
     ("FT407", lambda: {"kind": UNDIVIDED, **at(1e-3, gradient_accumulation_steps=1)}),
@@ -300,7 +307,7 @@ LEFT_ALONE: tuple[tuple[str, How], ...] = (
     ("FT425", lambda: adding(1e-3, "lora_")),
     ("FT425", lambda: adding(0.0, "ln_f")),
     ("FT425", lambda: adding(1e-3, "ln_f", full=True)),
-)  # fmt: skip
+)
 
 
 def silent(made: Any, code: str) -> bool:
@@ -345,14 +352,20 @@ def stepped(**seen: Any) -> Training:
     ("code", "below", "above"),
     [
         ("FT411", Learning(leak=0.0099), Learning(leak=0.01)),
-        ("FT416", stepped(losses=(2.0, 3.0), repeat=(2.0, 3.0019)),
-         stepped(losses=(2.0, 3.0), repeat=(2.0, 3.0021))),
-        ("FT420", Learning(start_loss=2.0, losses=(3.5, 2.89)),
-         Learning(start_loss=2.0, losses=(1.5, 2.91))),
+        (
+            "FT416",
+            stepped(losses=(2.0, 3.0), repeat=(2.0, 3.0019)),
+            stepped(losses=(2.0, 3.0), repeat=(2.0, 3.0021)),
+        ),
+        (
+            "FT420",
+            Learning(start_loss=2.0, losses=(3.5, 2.89)),
+            Learning(start_loss=2.0, losses=(1.5, 2.91)),
+        ),
         ("FT423", stepped(rounded={"a.weight": 0.89}), stepped(rounded={"a.weight": 0.91})),
         ("FT424", stepped(losses=(1e30,)), stepped(losses=(1.0,), finite=False)),
     ],
-)  # fmt: skip
+)
 def test_what_no_trainer_meets_exactly_is_judged_on_both_sides(
     tmp_path: Path, code: str, below: Learning | Training, above: Learning | Training
 ) -> None:

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from ftcheck.assets import model_dir
-from ftcheck.audit.trainer import trainer_subject
+from ftcheck.cards import card
 from ftcheck.checks.facts import Call, Failure, Record, Reload
 from ftcheck.checks.finding import Finding, Severity, Status
 from ftcheck.checks.observe.looking import look_at, refused
 from ftcheck.checks.seen import Seen
-from ftcheck.memory.cards import card
-from ftcheck.memory.vram_report import Failure as OutOfMemory
-from ftcheck.memory.vram_report import VramReport
 from ftcheck.recipe import load_recipe
+from ftcheck.subjects.trainer import trainer_subject
+from ftcheck.vram.vram_report import Failure as OutOfMemory
+from ftcheck.vram.vram_report import VramReport
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, judged, lora, trainer
 from tests.helpers.versions import skip_unless_runnable
@@ -98,7 +98,7 @@ FP16, BF16 = {"fp16": True}, {"bf16": True}
         ("FT503", all_in("bfloat16"), FP16, NOTE, "4 of 4 trained parameters are bfloat16"),
         ("FT507", base_in("bfloat16"), FP16, WARNING, "parameters are bfloat16 under fp16=True"),
     ],
-)  # fmt: skip
+)
 def test_half_precision_is_said(
     tmp_path: Path, *, code: str, make: Make, arguments: Any, severity: Severity, said: str
 ) -> None:
@@ -111,17 +111,23 @@ def test_half_precision_is_said(
 @pytest.mark.parametrize(
     ("code", "make", "arguments", "status"),
     [
-        ("FT501", lora, FP16, PASSED), ("FT501", base_in("half"), FP16, PASSED),
-        ("FT501", adapters_in("bfloat16"), FP16, PASSED), ("FT501", all_in("float16"), {}, SKIPPED),
+        ("FT501", lora, FP16, PASSED),
+        ("FT501", base_in("half"), FP16, PASSED),
+        ("FT501", adapters_in("bfloat16"), FP16, PASSED),
+        ("FT501", all_in("float16"), {}, SKIPPED),
         ("FT501", all_in("float16"), BF16, SKIPPED),
-        ("FT502", lora, {}, PASSED), ("FT502", lora, BF16, PASSED),
-        ("FT503", lora, {}, PASSED), ("FT503", base_in("half"), {}, PASSED),
-        ("FT503", base_in("bfloat16"), {}, PASSED), ("FT503", all_in("float16"), FP16, PASSED),
+        ("FT502", lora, {}, PASSED),
+        ("FT502", lora, BF16, PASSED),
+        ("FT503", lora, {}, PASSED),
+        ("FT503", base_in("half"), {}, PASSED),
+        ("FT503", base_in("bfloat16"), {}, PASSED),
+        ("FT503", all_in("float16"), FP16, PASSED),
         ("FT507", adapters_in("bfloat16"), FP16, PASSED),
         ("FT507", base_in("half"), FP16, PASSED),
-        ("FT507", base_in("bfloat16"), BF16, SKIPPED), ("FT507", base_in("bfloat16"), {}, SKIPPED),
+        ("FT507", base_in("bfloat16"), BF16, SKIPPED),
+        ("FT507", base_in("bfloat16"), {}, SKIPPED),
     ],
-)  # fmt: skip
+)
 def test_half_precision_of_what_is_frozen_or_scaled_is_left_alone(
     tmp_path: Path, *, code: str, make: Make, arguments: Any, status: Status
 ) -> None:
@@ -184,9 +190,13 @@ def test_an_adapter_that_merging_rounds_away_is_said(
 @leaves_alone("FT505")
 @pytest.mark.parametrize(
     ("error", "effect", "bits", "status"),
-    [(0.14, 0.5, "4-bit", PASSED), (0.9, 0.49, "4-bit", UNMEASURED),
-     (None, 0.5, "4-bit", UNMEASURED), (0.9, 0.5, "", SKIPPED)],
-)  # fmt: skip
+    [
+        (0.14, 0.5, "4-bit", PASSED),
+        (0.9, 0.49, "4-bit", UNMEASURED),
+        (None, 0.5, "4-bit", UNMEASURED),
+        (0.9, 0.5, "", SKIPPED),
+    ],
+)
 def test_merging_that_keeps_most_or_cannot_be_told_is_left_alone(
     seen: Seen, *, error: float | None, effect: float, bits: str, status: Status
 ) -> None:
@@ -224,12 +234,14 @@ def test_bf16_on_a_card_before_ampere_is_said(seen: Seen, more: tuple[str, ...])
 @leaves_alone("FT506")
 @pytest.mark.parametrize(
     ("overrides", "bf16", "status"),
-    [(('budget.card="a100-40gb"',), True, PASSED),
-     (('budget.card="rtx4070-laptop-8gb"',), True, PASSED),
-     (('budget.card="t4-16gb"',), False, SKIPPED),
-     (('budget.vram="8GiB"',), True, SKIPPED),
-     ((), True, SKIPPED)],
-)  # fmt: skip
+    [
+        (('budget.card="a100-40gb"',), True, PASSED),
+        (('budget.card="rtx4070-laptop-8gb"',), True, PASSED),
+        (('budget.card="t4-16gb"',), False, SKIPPED),
+        (('budget.vram="8GiB"',), True, SKIPPED),
+        ((), True, SKIPPED),
+    ],
+)
 def test_bf16_on_a_newer_or_an_unknown_card_is_left_alone(
     seen: Seen, overrides: tuple[str, ...], bf16: bool, status: Status
 ) -> None:
@@ -255,8 +267,12 @@ def test_tensors_on_different_devices_are_said(seen: Seen) -> None:
 def test_other_failures_and_none_are_no_matter_of_devices(seen: Seen) -> None:
     other = script(seen, failure=failing("CUDA error: device-side assert triggered"))
     fits = dataclasses.replace(seen, memory=predicted())
-    for subject, status in ((other, PASSED), (script(seen), PASSED), (fits, PASSED),
-                            (seen, UNMEASURED)):  # fmt: skip
+    for subject, status in (
+        (other, PASSED),
+        (script(seen), PASSED),
+        (fits, PASSED),
+        (seen, UNMEASURED),
+    ):
         one = judged(subject, "FT601")
         assert (one.status, one.findings) == (status, ())
 
@@ -270,9 +286,11 @@ def mapped(folder: Path, **places: str | int) -> Any:
 @catches("FT602")
 @pytest.mark.parametrize(
     ("places", "said"),
-    [({"h_0": 0, "h_1": "cpu"}, "1 modules are offloaded to cpu"),
-     ({"h_0": 0, "h_1": "cpu", "head": "disk"}, "2 modules are offloaded to cpu and disk")],
-)  # fmt: skip
+    [
+        ({"h_0": 0, "h_1": "cpu"}, "1 modules are offloaded to cpu"),
+        ({"h_0": 0, "h_1": "cpu", "head": "disk"}, "2 modules are offloaded to cpu and disk"),
+    ],
+)
 def test_modules_that_were_offloaded_are_counted(
     tmp_path: Path, places: dict[str, str | int], said: str
 ) -> None:
@@ -328,9 +346,12 @@ def test_a_quantized_model_that_is_moved_or_cast_is_said(
 @leaves_alone("FT604")
 @pytest.mark.parametrize(
     "text",
-    ["out of memory", "CUDA is not supported for this build",
-     "sort is not supported for 64-bit integers"],
-)  # fmt: skip
+    [
+        "out of memory",
+        "CUDA is not supported for this build",
+        "sort is not supported for 64-bit integers",
+    ],
+)
 def test_other_failures_are_no_matter_of_quantization(seen: Seen, text: str) -> None:
     assert judged(script(seen, failure=failing(text)), "FT604").findings == ()
     assert judged(seen, "FT604").status is SKIPPED
@@ -342,10 +363,21 @@ LEFT_BYTES = int(0.03 * CARD.capacity_bytes) + 1  # the least that is 3 % of the
 
 def predicted(**changes: Any) -> VramReport:
     report = VramReport(
-        subject="x", how="predicted", card=CARD, peak_allocated_bytes=2**30,
-        peak_reserved_bytes=2**30, fragmentation=0.0, context_bytes=0, needed_bytes=2**30,
-        fits=True, failure=None, phases=(), peak=None, assumptions=(), seconds=0.0,
-    )  # fmt: skip
+        subject="x",
+        how="predicted",
+        card=CARD,
+        peak_allocated_bytes=2**30,
+        peak_reserved_bytes=2**30,
+        fragmentation=0.0,
+        context_bytes=0,
+        needed_bytes=2**30,
+        fits=True,
+        failure=None,
+        phases=(),
+        peak=None,
+        assumptions=(),
+        seconds=0.0,
+    )
     return dataclasses.replace(report, **changes)
 
 
@@ -353,16 +385,19 @@ def predicted(**changes: Any) -> VramReport:
 def test_what_does_not_fit_is_said_with_what_would_do(seen: Seen) -> None:
     where = OutOfMemory(
         message="CUDA out of memory. Tried to allocate 2 GiB\nand more",
-        phase="step 1", op="aten::mm", module="lm_head",
-    )  # fmt: skip
+        phase="step 1",
+        op="aten::mm",
+        module="lm_head",
+    )
     report = predicted(fits=False, failure=where, needed_bytes=9 * 2**30)
     finding = only(judged(dataclasses.replace(seen, memory=report), "FT701").findings)
     assert finding.severity is ERROR
     assert finding.sentence.startswith(f"out of memory on {CARD.title} in step 1")
     assert finding.sentence.endswith("the smallest card that works has 9.00 GiB")
     assert finding.evidence == (
-        "CUDA out of memory. Tried to allocate 2 GiB", "aten::mm in lm_head"
-    )  # fmt: skip
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "aten::mm in lm_head",
+    )
 
 
 @catches("FT701")
@@ -379,10 +414,14 @@ def test_what_does_not_fit_is_said_without_a_place(seen: Seen) -> None:
 @leaves_alone("FT701", "FT702")
 @pytest.mark.parametrize(
     ("memory", "status", "barely"),
-    [(predicted(), PASSED, PASSED), (predicted(fits=None, card=None), SKIPPED, SKIPPED),
-     (failing(SAME), SKIPPED, SKIPPED), (failing("no kernel for x"), UNMEASURED, SKIPPED),
-     (None, UNMEASURED, UNMEASURED)],
-)  # fmt: skip
+    [
+        (predicted(), PASSED, PASSED),
+        (predicted(fits=None, card=None), SKIPPED, SKIPPED),
+        (failing(SAME), SKIPPED, SKIPPED),
+        (failing("no kernel for x"), UNMEASURED, SKIPPED),
+        (None, UNMEASURED, UNMEASURED),
+    ],
+)
 def test_what_fits_or_is_not_known_is_left_alone(
     seen: Seen, memory: VramReport | Failure | None, status: Status, barely: Status
 ) -> None:
@@ -395,9 +434,14 @@ def test_what_fits_or_is_not_known_is_left_alone(
 @leaves_alone("FT702")
 @pytest.mark.parametrize(
     ("left", "fits", "said"),
-    [(0, True, True), (LEFT_BYTES - 1, True, True), (LEFT_BYTES, True, False),
-     (None, True, False), (-1, False, False)],
-)  # fmt: skip
+    [
+        (0, True, True),
+        (LEFT_BYTES - 1, True, True),
+        (LEFT_BYTES, True, False),
+        (None, True, False),
+        (-1, False, False),
+    ],
+)
 def test_less_than_three_percent_to_spare_is_a_note(
     seen: Seen, left: int | None, fits: bool, said: bool
 ) -> None:

@@ -11,8 +11,8 @@ from ftcheck.checks.finding import CheckReport, Severity, Status
 from ftcheck.checks.registry import Check, all_checks
 from ftcheck.cli.fix import changed
 from ftcheck.errors import RecipeError
-from ftcheck.memory import predict
 from ftcheck.recipe import load_recipe
+from ftcheck.vram import predict
 from tests.checks.recipe_step_tables import NOT_BY_RECIPE, REFUSED, STEPS_AND_LATER, WIDE
 from tests.checks.recipe_tables import STATIC_AND_DATA, TEXTS, code, jsonl, own_file
 from tests.checks.recipes import Case, Changes, checked, place_of, write

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Batches, Failure, Learning, Record, Reload, Training
 from ftcheck.checks.finding import Level
 from ftcheck.checks.observe.looking import look_at
 from ftcheck.checks.registry import all_checks
 from ftcheck.checks.seen import Seen
+from ftcheck.subjects.trainer import trainer_subject
 from tests.checks.said import FILE, KNOWN
 from tests.checks.toys import judged, rows, trainer
 

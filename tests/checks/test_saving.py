@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from ftcheck.audit.check import check_recipe
-from ftcheck.audit.recorder import Recorder, base_sample
-from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Call, Record, Reload
 from ftcheck.checks.finding import Finding, Level, Outcome, Severity, Status
 from ftcheck.checks.observe.looking import look_at
 from ftcheck.checks.seen import Seen
+from ftcheck.subjects.check import check_recipe
+from ftcheck.subjects.recorder import Recorder, base_sample
+from ftcheck.subjects.trainer import trainer_subject
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import TEXTS, base, check_one, found, judged, lora, rows, tokenizer, trainer
 from tests.helpers.recipes import small_recipe
@@ -34,7 +34,7 @@ UNSAVED = {"arguments": {"save_strategy": "no"}}
 
 
 def call(what: str, *, when: str = "after", line: int = 1, **facts: Any) -> Call:
-    """A call as `ftcheck.audit.recorder` notes it."""
+    """A call as `ftcheck.subjects.recorder` notes it."""
     return Call(what=what, place=f"train.py:{line}", when=when, facts=facts)
 
 
@@ -81,9 +81,15 @@ CAUGHT: tuple[tuple[str, list[Call], Severity, str], ...] = (
 LEFT_ALONE: dict[str, tuple[list[Call], ...]] = {
     "FT801": ([saved("adapter")], [saved("full")]),
     "FT803": ([], [saved("adapter")], [saved("tokenizer", "before")], [EARLY, saved("adapter")]),
-    "FT804": ([], [saved("adapter")], [saved("merged")], [saved("base"), saved("adapter")],
-              [saved("base"), saved("merged")], [saved("base", "before")]),
-}  # fmt: skip
+    "FT804": (
+        [],
+        [saved("adapter")],
+        [saved("merged")],
+        [saved("base"), saved("adapter")],
+        [saved("base"), saved("merged")],
+        [saved("base", "before")],
+    ),
+}
 
 
 @catches("FT801", "FT803", "FT804")
@@ -150,11 +156,16 @@ def test_a_save_of_something_else_or_of_nothing_is_an_error(
 @pytest.mark.parametrize(
     "make",
     [
-        lora, base, lambda: base().bfloat16(), lambda: lora(modules_to_save=["ln_f"]),
-        lambda: lora(modules_to_save=["lm_head"]), lambda: lora(trainable_token_indices=[5]),
-        lambda: lora(bias="all"), lambda: lora(bias="lora_only"),
+        lora,
+        base,
+        lambda: base().bfloat16(),
+        lambda: lora(modules_to_save=["ln_f"]),
+        lambda: lora(modules_to_save=["lm_head"]),
+        lambda: lora(trainable_token_indices=[5]),
+        lambda: lora(bias="all"),
+        lambda: lora(bias="lora_only"),
     ],
-)  # fmt: skip
+)
 def test_a_model_that_comes_back_is_left_alone(tmp_path: Path, make: Callable[[], Any]) -> None:
     made = trainer(tmp_path, model=make(), arguments={"learning_rate": 1e-2})
     assert check_one(made, "FT802").status is Status.PASSED
@@ -173,10 +184,14 @@ def test_a_trained_part_that_is_not_saved_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("half", "difference", "differs"),
     [
-        (False, 0.0039, False), (False, 0.004, False), (False, 0.0041, True),
-        (True, 0.079, False), (True, 0.081, True), (False, float("nan"), True),
+        (False, 0.0039, False),
+        (False, 0.004, False),
+        (False, 0.0041, True),
+        (True, 0.079, False),
+        (True, 0.081, True),
+        (False, float("nan"), True),
     ],
-)  # fmt: skip
+)
 def test_logits_may_differ_by_a_thousandth_or_two_hundredths_in_half_precision(
     tmp_path: Path, half: bool, difference: float, differs: bool
 ) -> None:
@@ -240,10 +255,12 @@ RESIZED = call("resize", when="before", old=2048)
 @pytest.mark.parametrize(
     ("words", "calls", "severity"),
     [
-        (tokenizer, [], NOTE), (larger, [], NOTE), (tokenizer, [RESIZED], NOTE),
+        (tokenizer, [], NOTE),
+        (larger, [], NOTE),
+        (tokenizer, [RESIZED], NOTE),
         (larger, [RESIZED], WARNING),
     ],
-)  # fmt: skip
+)
 def test_a_tokenizer_that_is_not_saved_is_said(
     tmp_path: Path, words: Callable[[], Any], calls: list[Call], severity: Severity
 ) -> None:
@@ -271,8 +288,9 @@ def resized(folder: Path, *, masked: bool, **config: Any) -> Seen:
     model.resize_token_embeddings(2049)
     given = rows()
     given[0]["input_ids"][-1], given[0]["attention_mask"][-1] = 2048, int(not masked)
-    return scripted(trainer(folder, model=lora(model, **config), train=given), RESIZED,
-                    words=larger())  # fmt: skip
+    return scripted(
+        trainer(folder, model=lora(model, **config), train=given), RESIZED, words=larger()
+    )
 
 
 @catches("FT807")
@@ -290,10 +308,11 @@ def test_added_tokens_that_are_not_trained_are_an_error(
 @pytest.mark.parametrize(
     ("masked", "config"),
     [
-        (True, {}), (False, {"trainable_token_indices": [2048]}),
+        (True, {}),
+        (False, {"trainable_token_indices": [2048]}),
         (False, {"modules_to_save": ["wte"]}),
     ],
-)  # fmt: skip
+)
 def test_added_tokens_that_are_trained_or_hidden_are_left_alone(
     tmp_path: Path, masked: bool, config: dict[str, Any]
 ) -> None:
@@ -314,8 +333,16 @@ def test_what_has_no_adapter_or_no_new_tokens_is_not_looked_at(
 
 # ------------------------------------------------------------------------ generating
 
-SOUND = {"dropouts_on": 0, "mask": True, "rows": 2, "padded": True, "right_padded": 0,
-         "cache": None, "length": 128, "context": 128}  # fmt: skip
+SOUND = {
+    "dropouts_on": 0,
+    "mask": True,
+    "rows": 2,
+    "padded": True,
+    "right_padded": 0,
+    "cache": None,
+    "length": 128,
+    "context": 128,
+}
 
 
 def generated(ids: tuple[int, ...] = (), line: int = 1, **facts: Any) -> Call:
@@ -400,10 +427,12 @@ def test_a_prompt_of_another_form_is_said(tmp_path: Path, text: str, alike: int)
 @pytest.mark.parametrize(
     ("text", "given"),
     [
-        ("### Question: what is it", asked(10)), ("Q: what is it", asked(8)),
-        ("Q: what is it", asked(10, masked=False)), ("Q: what is it", asked(10)[:3]),
+        ("### Question: what is it", asked(10)),
+        ("Q: what is it", asked(8)),
+        ("Q: what is it", asked(10, masked=False)),
+        ("Q: what is it", asked(10)[:3]),
     ],
-)  # fmt: skip
+)
 def test_a_prompt_of_the_same_form_or_of_no_form_is_left_alone(
     tmp_path: Path, text: str, given: list[dict[str, Any]]
 ) -> None:

@@ -1,6 +1,6 @@
 """Checks of what scripts do, of recipes' budgets and of texts, each from both sides.
 
-What was seen of a real trainer, with the facts that a script or a recipe adds; tests/audit and
+What was seen of a real trainer, with the facts that a script or a recipe adds; tests/subjects and
 tests/cli have the same through real scripts and recipes.
 """
 
@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from ftcheck.audit.trainer import trainer_subject
+from ftcheck.allocator.trace import Tags, Trace, TraceRecorder
+from ftcheck.cards import card
 from ftcheck.checks.facts import Call, Failure, Record, Reload, Row, Rows
 from ftcheck.checks.finding import Finding, Level
 from ftcheck.checks.observe.looking import look_at
 from ftcheck.checks.seen import Seen
-from ftcheck.memory.cards import card
-from ftcheck.memory.trace import Tags, Trace, TraceRecorder
-from ftcheck.memory.vram_report import report_on
 from ftcheck.recipe import load_recipe
+from ftcheck.subjects.trainer import trainer_subject
+from ftcheck.vram.vram_report import report_on
 from tests.checks.cases import Cases, covered
 from tests.checks.toys import judged, rows, trainer
 
@@ -159,9 +159,16 @@ def plain(seen: Seen) -> Seen:
 
 
 GENERATED: dict[str, Any] = {
-    "dropouts_on": 0, "mask": True, "rows": 2, "padded": True, "right_padded": 0, "cache": True,
-    "length": 20, "context": 128, "ids": (11, 12, 13, 14),
-}  # fmt: skip
+    "dropouts_on": 0,
+    "mask": True,
+    "rows": 2,
+    "padded": True,
+    "right_padded": 0,
+    "cache": True,
+    "length": 20,
+    "context": 128,
+    "ids": (11, 12, 13, 14),
+}
 
 
 def generated(**facts: Any) -> Change:
@@ -180,59 +187,116 @@ def with_prompts(seen: Seen) -> Seen:
 
 saved = did("save", kind="adapter")
 CASES: Cases = {
-    "FT104": (did("shuffle", method="shuffle", seeded=False), "warning",
-              (did("shuffle", method="shuffle", seeded=True),)),
-    "FT106": (did("map", function="prepare", stale=True, evidence=("text: a, now b",)), "error",
-              (did("map", function="prepare", stale=False, evidence=()),)),
+    "FT104": (
+        did("shuffle", method="shuffle", seeded=False),
+        "warning",
+        (did("shuffle", method="shuffle", seeded=True),),
+    ),
+    "FT106": (
+        did("map", function="prepare", stale=True, evidence=("text: a, now b",)),
+        "error",
+        (did("map", function="prepare", stale=False, evidence=()),),
+    ),
     "FT107": (cut(50), "warning", (cut(0),)),
     "FT108": (written_in("x"), "warning", (written_in("ab"), written_in("word "))),
-    "FT301": (failed("Target modules {'q_proj'} not found in the base model."), "error",
-              (failed("something else"), plain)),
+    "FT301": (
+        failed("Target modules {'q_proj'} not found in the base model."),
+        "error",
+        (failed("something else"), plain),
+    ),
     "FT314": (did("wrap", "before", seeded=False), "note", (did("wrap", "before", seeded=True),)),
-    "FT504": (setup(quantized="8-bit", prepared=False), "note",
-              (setup(quantized="8-bit", prepared=True),)),
-    "FT505": (both(setup(quantized="4-bit"),
-                   reloaded(difference=0.0, adapter_effect=1.0, scale=10.0, merge_error=0.16)),
-              "note",
-              (both(setup(quantized="4-bit"),
-                    reloaded(difference=0.0, adapter_effect=1.0, scale=10.0, merge_error=0.14)),
-               both(setup(quantized="4-bit"),
-                    reloaded(difference=0.0, adapter_effect=0.4, scale=10.0, merge_error=0.9)))),
+    "FT504": (
+        setup(quantized="8-bit", prepared=False),
+        "note",
+        (setup(quantized="8-bit", prepared=True),),
+    ),
+    "FT505": (
+        both(
+            setup(quantized="4-bit"),
+            reloaded(difference=0.0, adapter_effect=1.0, scale=10.0, merge_error=0.16),
+        ),
+        "note",
+        (
+            both(
+                setup(quantized="4-bit"),
+                reloaded(difference=0.0, adapter_effect=1.0, scale=10.0, merge_error=0.14),
+            ),
+            both(
+                setup(quantized="4-bit"),
+                reloaded(difference=0.0, adapter_effect=0.4, scale=10.0, merge_error=0.9),
+            ),
+        ),
+    ),
     "FT506": (on_card("t4-16gb"), "error", (on_card("rtx4070-laptop-8gb"),)),
-    "FT601": (failed("Expected all tensors to be on the same device, but got cuda:0 and cpu",
-                     "RuntimeError"), "error", (failed("something else"), memory(1))),
-    "FT604": (failed("`.to` is not supported for `8-bit` bitsandbytes models."), "error",
-              (failed("something else"),)),
-    "FT429": (looped(rates=(1e-3,) * 8, kept_gradients=7), "error",
-              (looped(rates=(1e-3,) * 8), looped(rates=(1e-3,), kept_gradients=0))),
+    "FT601": (
+        failed(
+            "Expected all tensors to be on the same device, but got cuda:0 and cpu", "RuntimeError"
+        ),
+        "error",
+        (failed("something else"), memory(1)),
+    ),
+    "FT604": (
+        failed("`.to` is not supported for `8-bit` bitsandbytes models."),
+        "error",
+        (failed("something else"),),
+    ),
+    "FT429": (
+        looped(rates=(1e-3,) * 8, kept_gradients=7),
+        "error",
+        (looped(rates=(1e-3,) * 8), looped(rates=(1e-3,), kept_gradients=0)),
+    ),
     "FT701": (memory(7900), "error", (memory(7000),)),
     "FT702": (memory(7600), "note", (memory(7000), memory(7900))),
-    "FT801": (both(setup(arguments={"save_strategy": "no"}), did("generate", **GENERATED)),
-              "warning",
-              (both(setup(arguments={"save_strategy": "no"}), saved),
-               did("generate", **GENERATED))),
-    "FT802": (reloaded(difference=0.02, scale=10.0, adapter_effect=1.0), "error",
-              (reloaded(difference=0.009, scale=10.0, adapter_effect=1.0),)),
-    "FT803": (did("save", "before", kind="adapter"), "error",
-              (both(did("save", "before", kind="adapter"), saved),
-               did("save", "before", kind="tokenizer"))),
+    "FT801": (
+        both(setup(arguments={"save_strategy": "no"}), did("generate", **GENERATED)),
+        "warning",
+        (both(setup(arguments={"save_strategy": "no"}), saved), did("generate", **GENERATED)),
+    ),
+    "FT802": (
+        reloaded(difference=0.02, scale=10.0, adapter_effect=1.0),
+        "error",
+        (reloaded(difference=0.009, scale=10.0, adapter_effect=1.0),),
+    ),
+    "FT803": (
+        did("save", "before", kind="adapter"),
+        "error",
+        (
+            both(did("save", "before", kind="adapter"), saved),
+            did("save", "before", kind="tokenizer"),
+        ),
+    ),
     "FT804": (did("save", kind="base"), "error", (saved, both(did("save", kind="base"), saved))),
-    "FT805": (did("load-adapter", same_base=False, evidence=("wte.weight",)), "error",
-              (did("load-adapter", same_base=True), did("load-adapter", same_base=None))),
-    "FT806": (both(setup(processing_saved=False), saved), "note",
-              (both(setup(processing_saved=False), saved, did("save", kind="tokenizer")), saved)),
-    "FT807": (added(2048, trained=False), "error",
-              (added(2048, trained=True), added(2047, trained=False))),
-    "FT808": (did("load-state", count=8, evidence=("a", "b")), "error",
-              (did("load-adapter", same_base=True),)),
+    "FT805": (
+        did("load-adapter", same_base=False, evidence=("wte.weight",)),
+        "error",
+        (did("load-adapter", same_base=True), did("load-adapter", same_base=None)),
+    ),
+    "FT806": (
+        both(setup(processing_saved=False), saved),
+        "note",
+        (both(setup(processing_saved=False), saved, did("save", kind="tokenizer")), saved),
+    ),
+    "FT807": (
+        added(2048, trained=False),
+        "error",
+        (added(2048, trained=True), added(2047, trained=False)),
+    ),
+    "FT808": (
+        did("load-state", count=8, evidence=("a", "b")),
+        "error",
+        (did("load-adapter", same_base=True),),
+    ),
     "FT901": (generated(dropouts_on=3), "warning", (generated(),)),
     "FT902": (generated(right_padded=1), "warning", (generated(),)),
     "FT903": (generated(mask=False), "warning", (generated(),)),
     "FT904": (generated(cache=False), "note", (generated(cache=None),)),
     "FT905": (generated(length=129), "error", (generated(length=128), generated(length=None))),
-    "FT906": (both(with_prompts, generated()), "warning",
-              (generated(), both(with_prompts, generated(ids=(2047, 21, 22, 23, 31))))),
-}  # fmt: skip
+    "FT906": (
+        both(with_prompts, generated()),
+        "warning",
+        (generated(), both(with_prompts, generated(ids=(2047, 21, 22, 23, 31)))),
+    ),
+}
 covered(CASES, __name__)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ftcheck.audit.check import check_recipe
-from ftcheck.audit.trainer import check_trainer
 from ftcheck.checks.finding import CheckReport
 from ftcheck.pipeline import RunFolder, run
 from ftcheck.recipe import Recipe, load_recipe
+from ftcheck.subjects.check import check_recipe
+from ftcheck.subjects.trainer import check_trainer
 from tests.checks.cases import Build
 from tests.checks.sound_trainers import SOUND_TRAINERS
 

@@ -108,54 +108,111 @@ def early_stopping(**arguments: Any) -> Build:
 BEST = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
 
 CASES: Cases = {
-    "FT105": (with_column("loss_weights", numbers=True), "warning",
-              (with_column("notes", numbers=False),
-               with_column("special_tokens_mask", numbers=True))),
-    "FT109": (of(load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch"), "note",
-              (of(), lambda folder: trainer(
-                  folder, evaluation=rows()[:10],
-                  arguments={"load_best_model_at_end": True, "eval_strategy": "epoch",
-                             "save_strategy": "epoch"}))),
-    "FT302": (with_lora(target_modules=["c_attn", "v_proj"]), "error",
-              (with_lora(target_modules=["c_attn", "c_proj"]),
-               with_lora(target_modules=".*c_attn"))),
-    "FT303": (with_lora(target_modules=["c_attn", "c_proj"]), "note",
-              (with_lora(target_modules=["c_attn", "attn.c_proj"]),)),
+    "FT105": (
+        with_column("loss_weights", numbers=True),
+        "warning",
+        (with_column("notes", numbers=False), with_column("special_tokens_mask", numbers=True)),
+    ),
+    "FT109": (
+        of(load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch"),
+        "note",
+        (
+            of(),
+            lambda folder: trainer(
+                folder,
+                evaluation=rows()[:10],
+                arguments={
+                    "load_best_model_at_end": True,
+                    "eval_strategy": "epoch",
+                    "save_strategy": "epoch",
+                },
+            ),
+        ),
+    ),
+    "FT302": (
+        with_lora(target_modules=["c_attn", "v_proj"]),
+        "error",
+        (with_lora(target_modules=["c_attn", "c_proj"]), with_lora(target_modules=".*c_attn")),
+    ),
+    "FT303": (
+        with_lora(target_modules=["c_attn", "c_proj"]),
+        "note",
+        (with_lora(target_modules=["c_attn", "attn.c_proj"]),),
+    ),
     "FT304": (with_lora(lora_alpha=0), "error", (with_lora(lora_alpha=1),)),
-    "FT305": (with_lora(lora_dropout=0.7), "warning",
-              (with_lora(lora_dropout=0.69), with_lora(lora_dropout=0.0))),
+    "FT305": (
+        with_lora(lora_dropout=0.7),
+        "warning",
+        (with_lora(lora_dropout=0.69), with_lora(lora_dropout=0.0)),
+    ),
     "FT306": (changed(frozen), "error", (with_lora(),)),
-    "FT307": (changed(base_trained), "warning",
-              (with_lora(), with_lora(bias="lora_only"), with_lora(modules_to_save=["ln_f"]))),
+    "FT307": (
+        changed(base_trained),
+        "warning",
+        (with_lora(), with_lora(bias="lora_only"), with_lora(modules_to_save=["ln_f"])),
+    ),
     "FT308": (changed(wrapped_again), "warning", (changed(second_adapter),)),
-    "FT309": (with_lora(target_modules=["c_attn", "lm_head"], fan_in_fan_out=False), "warning",
-              (with_lora(target_modules=["c_attn", "c_fc"]),)),
-    "FT310": (with_lora(modules_to_save=["lm_head"]), "note",
-              (with_lora(modules_to_save=["ln_f"]),)),
-    "FT312": (changed(lambda model: model.base_model.disable_adapter_layers()), "error",
-              (changed(second_adapter),)),
+    "FT309": (
+        with_lora(target_modules=["c_attn", "lm_head"], fan_in_fan_out=False),
+        "warning",
+        (with_lora(target_modules=["c_attn", "c_fc"]),),
+    ),
+    "FT310": (
+        with_lora(modules_to_save=["lm_head"]),
+        "note",
+        (with_lora(modules_to_save=["ln_f"]),),
+    ),
+    "FT312": (
+        changed(lambda model: model.base_model.disable_adapter_layers()),
+        "error",
+        (changed(second_adapter),),
+    ),
     "FT313": (with_lora(r=32), "note", (with_lora(r=31),)),
     "FT403": (of(learning_rate=0.0), "error", (of(learning_rate=1e-7),)),
-    "FT404": (of(learning_rate=0.1), "error",
-              (of(learning_rate=0.09), of(learning_rate=0.5, optim="sgd"))),
+    "FT404": (
+        of(learning_rate=0.1),
+        "error",
+        (of(learning_rate=0.09), of(learning_rate=0.5, optim="sgd")),
+    ),
     "FT415": (changed(with_nan), "error", (with_lora(),)),
     "FT417": (of(auto_find_batch_size=True), "note", (of(),)),
-    "FT422": (of(save_total_limit=1, eval_strategy="epoch"), "note",
-              (of(save_total_limit=1), of(save_total_limit=1, eval_strategy="epoch",
-                                          save_strategy="epoch", load_best_model_at_end=True))),
+    "FT422": (
+        of(save_total_limit=1, eval_strategy="epoch"),
+        "note",
+        (
+            of(save_total_limit=1),
+            of(
+                save_total_limit=1,
+                eval_strategy="epoch",
+                save_strategy="epoch",
+                load_best_model_at_end=True,
+            ),
+        ),
+    ),
     "FT427": (of(warmup_steps=1.0), "warning", (of(warmup_steps=1), of(warmup_steps=0.1))),
-    "FT428": (of(**BEST, metric_for_best_model="loss", greater_is_better=True), "error",
-              (of(**BEST, metric_for_best_model="loss"),
-               of(metric_for_best_model="loss", greater_is_better=True))),
+    "FT428": (
+        of(**BEST, metric_for_best_model="loss", greater_is_better=True),
+        "error",
+        (
+            of(**BEST, metric_for_best_model="loss"),
+            of(metric_for_best_model="loss", greater_is_better=True),
+        ),
+    ),
     "FT501": (half("float16", fp16=True), "error", (half("float32", fp16=True), half("float16"))),
     "FT502": (of(fp16=True), "note", (of(), of(bf16=True))),
     "FT503": (half("float16"), "warning", (half("float32"), half("float16", fp16=True))),
-    "FT507": (half("bfloat16", fp16=True), "warning", (half("bfloat16"),
-               half("float32", fp16=True))),
-    "FT602": (mapped(**{"transformer.h.0": "0", "transformer.h.1": "cpu"}), "warning",
-              (mapped(**{"": "cpu"}), mapped(**{"transformer.h.0": "0", "lm_head": "1"}))),
+    "FT507": (
+        half("bfloat16", fp16=True),
+        "warning",
+        (half("bfloat16"), half("float32", fp16=True)),
+    ),
+    "FT602": (
+        mapped(**{"transformer.h.0": "0", "transformer.h.1": "cpu"}),
+        "warning",
+        (mapped(**{"": "cpu"}), mapped(**{"transformer.h.0": "0", "lm_head": "1"})),
+    ),
     "FT603": (several_cards(2), "warning", (several_cards(1), several_cards(0))),
-}  # fmt: skip
+}
 test_it_catches_what_is_wrong, test_it_leaves_near_misses_alone = both_sides(CASES, __name__)
 
 

@@ -169,11 +169,14 @@ def pretrained(*, permuted: bool) -> Build:
         model = AutoModelForCausalLM.from_pretrained(str(model_dir()))
         made = rows()
         for row in made if permuted else ():
-            ids = [token if token == 2047 else (token * 811 + 13) % 2047
-                   for token in row["input_ids"]]  # fmt: skip
+            ids = [
+                token if token == 2047 else (token * 811 + 13) % 2047 for token in row["input_ids"]
+            ]
             row["input_ids"] = ids
-            row["labels"] = [-100 if label == -100 else token
-                             for token, label in zip(ids, row["labels"], strict=True)]  # fmt: skip
+            row["labels"] = [
+                -100 if label == -100 else token
+                for token, label in zip(ids, row["labels"], strict=True)
+            ]
         return trainer(folder, model=lora(model), train=made)
 
     return build
@@ -191,8 +194,9 @@ def logits_kept(count: int, *, preprocessed: bool = False) -> Build:
         more: dict[str, Any] = {
             "preprocess_logits_for_metrics": lambda logits, _: logits.argmax(-1)
         }
-        return trainer(folder, evaluation=made, compute_metrics=lambda _: {},
-                       **(more if preprocessed else {}))  # fmt: skip
+        return trainer(
+            folder, evaluation=made, compute_metrics=lambda _: {}, **(more if preprocessed else {})
+        )
 
     return build
 
@@ -200,8 +204,11 @@ def logits_kept(count: int, *, preprocessed: bool = False) -> Build:
 FOUR_GIB_ROWS = 2**32 // (48 * 2048 * 4) + 1
 CASES: Cases = {
     "FT219": (pretrained(permuted=True), "error", (pretrained(permuted=False), of())),
-    "FT401": (optimized(lambda model: model.get_base_model().transformer.wte.parameters()),
-              "error", (optimized(trained_ones), of())),
+    "FT401": (
+        optimized(lambda model: model.get_base_model().transformer.wte.parameters()),
+        "error",
+        (optimized(trained_ones), of()),
+    ),
     "FT402": (optimized(lambda model: model.parameters()), "note", (optimized(trained_ones),)),
     "FT405": (of(warmup_steps=12), "warning", (of(warmup_steps=5), of(warmup_steps=0))),
     "FT406": (of(gradient_accumulation_steps=7), "warning", (of(gradient_accumulation_steps=6),)),
@@ -214,15 +221,21 @@ CASES: Cases = {
     "FT413": (of(Quiet), "warning", (of(OwnLoss),)),
     "FT414": (of(Loud), "warning", (of(OwnLoss),)),
     "FT416": (of(Restless), "warning", (of(),)),
-    "FT418": (logits_kept(FOUR_GIB_ROWS), "warning",
-              (logits_kept(FOUR_GIB_ROWS - 2), logits_kept(FOUR_GIB_ROWS, preprocessed=True))),
-    "FT419": (of(**BEST, metric_for_best_model="accuracy"), "error",
-              (of(**BEST, metric_for_best_model="loss"), of(metric_for_best_model="accuracy"))),
+    "FT418": (
+        logits_kept(FOUR_GIB_ROWS),
+        "warning",
+        (logits_kept(FOUR_GIB_ROWS - 2), logits_kept(FOUR_GIB_ROWS, preprocessed=True)),
+    ),
+    "FT419": (
+        of(**BEST, metric_for_best_model="accuracy"),
+        "error",
+        (of(**BEST, metric_for_best_model="loss"), of(metric_for_best_model="accuracy")),
+    ),
     "FT420": (full(3.0), "error", (of(learning_rate=1e-2), of(learning_rate=1e-5))),
     "FT421": (of(label_names=["targets"]), "error", (of(),)),
     "FT423": (in_bfloat16(1e-6), "warning", (in_bfloat16(1e-2), of(learning_rate=1e-6))),
     "FT424": (of(Undefined), "error", (of(OwnLoss),)),
     "FT425": (called(WritesToBase()), "error", (called(Watches()),)),
     "FT426": (of(Failing), "error", (of(),)),
-}  # fmt: skip
+}
 test_it_catches_what_is_wrong, test_it_leaves_near_misses_alone = both_sides(CASES, __name__)

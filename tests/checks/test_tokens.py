@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from ftcheck.assets import model_dir
-from ftcheck.audit.trainer import trainer_subject
 from ftcheck.checks.facts import Learning
 from ftcheck.checks.finding import Finding, Severity, Status
 from ftcheck.checks.observe.looking import look_at
+from ftcheck.subjects.trainer import trainer_subject
 from tests.checks.coverage import catches, leaves_alone
 from tests.checks.toys import base, check_one, found, judged, lora, rows, tokenizer, trainer
 
@@ -164,9 +164,16 @@ def context(kind: str, positions: int) -> Build:
     def build(folder: Path) -> Any:
         import transformers
 
-        sizes = {"vocab_size": 2048, "hidden_size": 16, "num_hidden_layers": 1, "ffn_dim": 16,
-                 "num_attention_heads": 2, "max_position_embeddings": positions,
-                 "intermediate_size": 16, "word_embed_proj_dim": 16}  # fmt: skip
+        sizes = {
+            "vocab_size": 2048,
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "ffn_dim": 16,
+            "num_attention_heads": 2,
+            "max_position_embeddings": positions,
+            "intermediate_size": 16,
+            "word_embed_proj_dim": 16,
+        }
         if kind == "GPT2":
             return trainer(folder, model=base(n_positions=positions))
         config = getattr(transformers, f"{kind}Config")(**sizes)
@@ -181,8 +188,15 @@ def hidden(count: int) -> Row:
     return {**row(IDS, behind=8), "attention_mask": [0] * count + shown}
 
 
-def side(*, masked: int = 0, pads: int = 0, eos: int = 0, alike: int = 0, count: int = 20,
-         labels: bool = True) -> list[Row]:  # fmt: skip
+def side(
+    *,
+    masked: int = 0,
+    pads: int = 0,
+    eos: int = 0,
+    alike: int = 0,
+    count: int = 20,
+    labels: bool = True,
+) -> list[Row]:
     """Rows of 20 tokens and 24 pads: labels that are masked, labels on pads, rows that end in EOS,
     rows that begin alike."""
     made = []
@@ -226,8 +240,13 @@ BOS_TWICE, EOS_TWICE = row([EOS, EOS, *IDS], behind=4), row([*IDS, EOS, EOS], be
         case("EOS, half", "FT212", of(EOS_TWICE, PLAIN, 12), WARNING, ENDS.format(12)),
         case("BOS, no mask", "FT212", without_mask([EOS, EOS, *IDS]), WARNING, STARTS.format(24)),
         case("EOS, no mask", "FT212", without_mask([*IDS, EOS, EOS]), WARNING, ENDS.format(24)),
-        case("EOS and pads, no mask", "FT212", without_mask([*IDS, EOS, EOS, OWN]), WARNING,
-             ENDS.format(24)),
+        case(
+            "EOS and pads, no mask",
+            "FT212",
+            without_mask([*IDS, EOS, EOS, OWN]),
+            WARNING,
+            ENDS.format(24),
+        ),
         case("dictionaries", "FT213", padding(DICTIONARIES, None), ERROR, "has no pad token"),
         case("lists", "FT213", padding(Listed(), None), ERROR, "has no pad token"),
         case("in a row", "FT214", embedded(2048), ERROR, "rows hold the token id 2048"),
@@ -243,28 +262,53 @@ BOS_TWICE, EOS_TWICE = row([EOS, EOS, *IDS], behind=4), row([*IDS, EOS, EOS], be
         case("more than half", "FT217", of(hidden(11), RIGHT, 1), ERROR, HIDES),
         case("in front", "FT217", of(row(IDS, front=8, shown=8), RIGHT, 1), ERROR, FRONT.format(1)),
         case("in front, three", "FT217", of(row(IDS, front=3, shown=3)), ERROR, FRONT.format(24)),
-        case("in front, two of their own", "FT217", of(row(IDS, front=2, shown=2, pad=OWN)), ERROR,
-             FRONT.format(24)),
-        case("in front, one of their own", "FT217", of(row(IDS, front=1, shown=1, pad=OWN)), ERROR,
-             FRONT.format(24)),
-        case("behind, one of their own", "FT217", of(row(IDS, behind=1, shown=1, pad=OWN)), NOTE,
-             "pads behind the text"),
+        case(
+            "in front, two of their own",
+            "FT217",
+            of(row(IDS, front=2, shown=2, pad=OWN)),
+            ERROR,
+            FRONT.format(24),
+        ),
+        case(
+            "in front, one of their own",
+            "FT217",
+            of(row(IDS, front=1, shown=1, pad=OWN)),
+            ERROR,
+            FRONT.format(24),
+        ),
+        case(
+            "behind, one of their own",
+            "FT217",
+            of(row(IDS, behind=1, shown=1, pad=OWN)),
+            NOTE,
+            "pads behind the text",
+        ),
         case("behind", "FT217", of(row(IDS, behind=8, shown=2)), NOTE, "pads behind the text"),
         case("labels", "FT218", sides({}, {"masked": 7}), WARNING, "100 % in training, 65 % in"),
         case("labels, turned", "FT218", sides({"masked": 7}, {}), WARNING, "65 % in training"),
         case("pads", "FT218", sides({"pads": 20}, {}), WARNING, "50 % in training, 0 %"),
-        case("half of pads, a tenth", "FT218", sides({"pads": 20}, {"pads": 2}), WARNING,
-             "50 % in training, 9 %"),
+        case(
+            "half of pads, a tenth",
+            "FT218",
+            sides({"pads": 20}, {"pads": 2}),
+            WARNING,
+            "50 % in training, 9 %",
+        ),
         case("EOS", "FT218", sides({"eos": 20}, {"eos": 1}), WARNING, "100 % in training, 5 %"),
-        case("EOS in nine of ten", "FT218", sides({"eos": 18}, {"eos": 2}), WARNING,
-             "90 % in training, 10 %"),
+        case(
+            "EOS in nine of ten",
+            "FT218",
+            sides({"eos": 18}, {"eos": 2}),
+            WARNING,
+            "90 % in training, 10 %",
+        ),
         case("forms", "FT218", sides({"alike": 20}, {}), WARNING, FORMS),
         case("forms, at the limit", "FT218", sides({"alike": 2}, {"alike": 18}), WARNING, FORMS),
         case("8 rows", "FT218", sides({"alike": 8, "count": 8}, {"count": 8}), WARNING, FORMS),
         case("no labels", "FT218", sides({}, {"labels": False}), WARNING, "evaluation rows have"),
         case("none in training", "FT218", sides({"labels": False}, {}), WARNING, "training rows"),
     ],
-)  # fmt: skip
+)
 def test_it_is_said_with_its_number(
     tmp_path: Path, *, code: str, build: Build, severity: Severity, said: str
 ) -> None:
@@ -318,7 +362,7 @@ def test_it_is_said_with_its_number(
         case("forms of seven rows", "FT218", sides({"alike": 7, "count": 7}, {"count": 8})),
         case("no labels at all", "FT218", sides({"labels": False}, {"labels": False})),
     ],
-)  # fmt: skip
+)
 def test_near_misses_are_left_alone(tmp_path: Path, code: str, build: Build) -> None:
     one = check_one(build(tmp_path), code)
     assert one.status in (Status.PASSED, Status.SKIPPED), one.reason

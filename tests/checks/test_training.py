@@ -44,8 +44,14 @@ def evaluated(folder: Path, evaluation: Any = None, **more: Any) -> Any:
     return trainer(folder, evaluation=data, arguments=arguments, **more)
 
 
-_OF_ARGUMENTS = (*BEST, "metric_for_best_model", "label_names", "save_total_limit",
-                 "prediction_loss_only", "batch_eval_metrics")  # fmt: skip
+_OF_ARGUMENTS = (
+    *BEST,
+    "metric_for_best_model",
+    "label_names",
+    "save_total_limit",
+    "prediction_loss_only",
+    "batch_eval_metrics",
+)
 
 
 def patience(folder: Path, evaluation: Any, **arguments: Any) -> Any:
@@ -172,9 +178,11 @@ def test_the_rate_of_an_optimizer_of_ones_own_is_not_in_the_arguments(
 ) -> None:
     model = lora()
     made = trainer(
-        tmp_path, model=model, arguments={"learning_rate": rate},
+        tmp_path,
+        model=model,
+        arguments={"learning_rate": rate},
         optimizers=(torch.optim.AdamW(trained(model), lr=1e-3), None),
-    )  # fmt: skip
+    )
     assert check_one(made, code).status is Status.SKIPPED
 
 
@@ -190,7 +198,7 @@ def test_the_rate_of_an_optimizer_of_ones_own_is_not_in_the_arguments(
         ({"warmup_steps": 6, "lr_scheduler_type": "constant_with_warmup"}, "50 % of the 12 steps"),
         ({"warmup_steps": 500, "max_steps": 250}, "rate gets to 0.0005 of 0.001"),
     ],
-)  # fmt: skip
+)
 def test_a_warm_up_of_half_of_the_run_is_said(
     tmp_path: Path, arguments: dict[str, Any], sentence: str
 ) -> None:
@@ -204,10 +212,13 @@ def test_a_warm_up_of_half_of_the_run_is_said(
 @pytest.mark.parametrize(
     "arguments",
     [
-        {}, {"warmup_steps": 5}, {"lr_scheduler_type": "cosine"}, {"lr_scheduler_type": "constant"},
+        {},
+        {"warmup_steps": 5},
+        {"lr_scheduler_type": "cosine"},
+        {"lr_scheduler_type": "constant"},
         {"max_steps": 2, "warmup_steps": 1},
     ],
-)  # fmt: skip
+)
 def test_a_warm_up_below_half_is_left_alone(tmp_path: Path, arguments: dict[str, Any]) -> None:
     assert silent(given(tmp_path, **arguments), "FT405")
 
@@ -304,10 +315,15 @@ def test_logits_of_four_gibibytes_are_said(tmp_path: Path) -> None:
         (16_384, {}),
         (16_384, {"compute_metrics": accuracy, "prediction_loss_only": True}),
         (16_384, {"compute_metrics": by_batch, "batch_eval_metrics": True}),
-        (16_384, {"compute_metrics": accuracy,
-                  "preprocess_logits_for_metrics": lambda logits, _: logits.argmax(-1)}),
+        (
+            16_384,
+            {
+                "compute_metrics": accuracy,
+                "preprocess_logits_for_metrics": lambda logits, _: logits.argmax(-1),
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_logits_that_are_few_or_not_kept_are_left_alone(
     tmp_path: Path, count: int, more: dict[str, Any]
 ) -> None:
@@ -333,12 +349,13 @@ def test_a_metric_without_rows_to_evaluate_on_is_an_error(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "more",
     [
-        BEST, {**BEST, "metric_for_best_model": "loss"},
+        BEST,
+        {**BEST, "metric_for_best_model": "loss"},
         {**BEST, "metric_for_best_model": "eval_loss"},
         {**BEST, "metric_for_best_model": "accuracy", "compute_metrics": accuracy},
         {"metric_for_best_model": "accuracy"},
     ],
-)  # fmt: skip
+)
 def test_a_metric_that_is_reported_or_not_used_is_left_alone(
     tmp_path: Path, more: dict[str, Any]
 ) -> None:

@@ -10,18 +10,18 @@ import pytest
 
 from ftcheck.checks import registry
 from ftcheck.checks.facts import Batches, Failure, Record, Row, Text
-from ftcheck.checks.finding import CheckReport, Finding, Fix, Level, Outcome, Severity, Status
-from ftcheck.checks.registry import (
-    FAILS,
-    Check,
+from ftcheck.checks.finding import (
+    CheckReport,
+    Finding,
+    Fix,
+    Level,
     NotApplicable,
     NotMeasured,
-    all_checks,
-    check,
-    find,
-    selected,
-    within,
+    Outcome,
+    Severity,
+    Status,
 )
+from ftcheck.checks.registry import FAILS, Check, all_checks, check, find, selected, within
 from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
 from ftcheck.errors import InputError
@@ -51,9 +51,14 @@ def test_levels_cost_more_and_more() -> None:
 
 def test_a_finding_as_plain_data() -> None:
     found = one_check().finding(
-        "Found.", evidence=iter(["a", "b"]), key="lora.r", place="f:1", fix="Mend.",
-        change={"lora.r": 8}, severity=Severity.WARNING,
-    )  # fmt: skip
+        "Found.",
+        evidence=iter(["a", "b"]),
+        key="lora.r",
+        place="f:1",
+        fix="Mend.",
+        change={"lora.r": 8},
+        severity=Severity.WARNING,
+    )
     assert found.fix == Fix(text="Mend.", change={"lora.r": 8})
     assert found.to_dict() == {
         "code": "FT399",
@@ -84,8 +89,11 @@ def test_a_report_as_plain_data_and_the_worst_first() -> None:
     assert [one.code for one in report.with_status(Status.PASSED)] == ["FT399"]
     plain = report.to_dict()
     assert {key: plain[key] for key in ("subject", "ok", "assumptions", "seconds")} == {
-        "subject": "s", "ok": False, "assumptions": ["first"], "seconds": 1.5
-    }  # fmt: skip
+        "subject": "s",
+        "ok": False,
+        "assumptions": ["first"],
+        "seconds": 1.5,
+    }
     assert plain["outcomes"][1] == {
         "code": "FT399",
         "slug": "a-slug",
@@ -284,9 +292,16 @@ def test_tokens_are_shown_where_there_is_a_tokenizer() -> None:
     assert SEEN.show("row: ", [1, 2]) == []
     assert SEEN.pad is None
     text = Text(
-        name="t", size=9, vocab_size=9, eos=None, bos=None, pad=0, specials=frozenset(),
-        padding_side="right", decode=lambda ids: "a" * len(ids),
-    )  # fmt: skip
+        name="t",
+        size=9,
+        vocab_size=9,
+        eos=None,
+        bos=None,
+        pad=0,
+        specials=frozenset(),
+        padding_side="right",
+        decode=lambda ids: "a" * len(ids),
+    )
     seen = Seen(name="s", kind="trainer", text=text)
     assert seen.pad == 0
     ids = list(range(5, 20))

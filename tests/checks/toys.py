@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ftcheck.assets import model_dir
-from ftcheck.audit.trainer import check_trainer
 from ftcheck.checks.finding import Finding, Outcome
 from ftcheck.checks.registry import selected
 from ftcheck.checks.runner import judge
 from ftcheck.checks.seen import Seen
+from ftcheck.subjects.trainer import check_trainer
 from tests.checks.said import heard
 
 __all__ = [

@@ -222,9 +222,15 @@ def test_bad_data(
     file = make(tmp_path)
     more = ["--set", "data.drop_empty=false"] if name == "null texts" else []
     status, message = status_and_message(
-        capsys, "run", "text-file", "--set", f'data.path="{file}"',
-        "--set", "data.eval_fraction=0.4" if name != "one row" else "data.rows=1", *more,
-    )  # fmt: skip
+        capsys,
+        "run",
+        "text-file",
+        "--set",
+        f'data.path="{file}"',
+        "--set",
+        "data.eval_fraction=0.4" if name != "one row" else "data.rows=1",
+        *more,
+    )
     assert_refused(status, message, expected, tmp_path)
 
 

@@ -68,8 +68,14 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
 
 
 def test_the_recipe_of_a_run_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
-    status = _status(["run", str(finished / "runs/quickstart-1/recipe.toml"), "--output-dir",
-                      str(tmp_path / "again")])  # fmt: skip
+    status = _status(
+        [
+            "run",
+            str(finished / "runs/quickstart-1/recipe.toml"),
+            "--output-dir",
+            str(tmp_path / "again"),
+        ]
+    )
     assert status == 0
     weights = "adapter/adapter_model.safetensors"
     first = (finished / "runs" / "quickstart-1" / weights).read_bytes()
@@ -136,8 +142,21 @@ def test_own_text_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     lines = [f"Rule {number}: the cat sat on mat number {number}." for number in range(60)]
     Path("my.txt").write_text("\n\n".join(lines), encoding="utf-8")
-    assert _status(["run", "text-file", "--set", "training.max_steps=30", "--set",
-                    "training.learning_rate=1e-2", "--output-dir", "out"]) == 0  # fmt: skip
+    assert (
+        _status(
+            [
+                "run",
+                "text-file",
+                "--set",
+                "training.max_steps=30",
+                "--set",
+                "training.learning_rate=1e-2",
+                "--output-dir",
+                "out",
+            ]
+        )
+        == 0
+    )
     summary = json.loads(Path("out/summary.json").read_text(encoding="utf-8"))
     assert summary["after"]["perplexity"] < summary["before"]["perplexity"] / 2
     assert summary["train_tokens"]["rows"] == 54

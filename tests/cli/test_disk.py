@@ -60,8 +60,18 @@ def test_a_file_too_large_for_the_disk(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     answer = subprocess.run(
-        [sys.executable, "-m", "ftcheck", "run", "--set", "data.rows=8", "--set",
-         "training.max_steps=2", "--set", "data.eval_rows=4"],
+        [
+            sys.executable,
+            "-m",
+            "ftcheck",
+            "run",
+            "--set",
+            "data.rows=8",
+            "--set",
+            "training.max_steps=2",
+            "--set",
+            "data.eval_rows=4",
+        ],
         cwd=tmp_path,
         env={**os.environ, "HF_HOME": str(Path(os.environ["HF_HOME"]))},
         capture_output=True,
@@ -69,7 +79,7 @@ def test_a_file_too_large_for_the_disk(tmp_path: Path) -> None:
         timeout=200,
         check=False,
         preexec_fn=shrink,
-    )  # fmt: skip
+    )
     assert answer.returncode == 2, answer.stderr
     assert "the disk refused a write" in answer.stderr or "larger than is allowed" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -90,9 +100,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_no_space_left(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, message = status_and_message(
-        capsys, "run", "--output-dir", small_disk / "run", "--set", "data.rows=8",
-        "--set", "training.max_steps=2", "--set", "data.eval_rows=4",
-    )  # fmt: skip
+        capsys,
+        "run",
+        "--output-dir",
+        small_disk / "run",
+        "--set",
+        "data.rows=8",
+        "--set",
+        "training.max_steps=2",
+        "--set",
+        "data.eval_rows=4",
+    )
     assert status == 2, message
     assert "no space" in message
     assert "--output-dir chooses another place" in " ".join(message.split())

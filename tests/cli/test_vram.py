@@ -35,9 +35,16 @@ def test_the_report_of_the_embedded_model(tmp_path: Path) -> None:
 
 def test_json_and_a_card_that_is_too_small(tmp_path: Path) -> None:
     answer = ftcheck_command(
-        "vram", "quickstart", "--vram", "310MiB", "--format", "json", "--output", "vram.json",
+        "vram",
+        "quickstart",
+        "--vram",
+        "310MiB",
+        "--format",
+        "json",
+        "--output",
+        "vram.json",
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert answer.returncode == 1, answer.stderr
     found = json.loads((tmp_path / "vram.json").read_text(encoding="utf-8"))
     assert found["fits"] is False
@@ -105,9 +112,11 @@ def test_what_shows_only_in_the_child_is_said_all_the_same(
 
 def test_an_allocator_setting_that_torch_would_refuse(tmp_path: Path) -> None:
     answer = ftcheck_command(
-        "vram", "quickstart", cwd=tmp_path,
+        "vram",
+        "quickstart",
+        cwd=tmp_path,
         environment={"PYTORCH_ALLOC_CONF": "max_split_size_mb:x"},
-    )  # fmt: skip
+    )
     assert answer.returncode == 2
     assert "PYTORCH_ALLOC_CONF" in answer.stderr
 

@@ -92,8 +92,9 @@ def test_generation_adds_tokens_on_the_card(gpu: Any) -> None:
 
 def test_training_lowers_the_loss(gpu: Any, tmp_path: Path) -> None:
     """What only a real card can say."""
-    trainer = trainer_of(small_recipe("training.max_steps=20", "training.learning_rate=0.01"),
-                         tmp_path)  # fmt: skip
+    trainer = trainer_of(
+        small_recipe("training.max_steps=20", "training.learning_rate=0.01"), tmp_path
+    )
     before = evaluate(trainer)
     trainer.train()
     after = evaluate(trainer)

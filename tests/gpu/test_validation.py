@@ -11,22 +11,22 @@ from typing import Any
 
 import pytest
 
-import ftcheck.memory
-from ftcheck.memory.measurement import this_card
-from ftcheck.memory.replay import replay
-from ftcheck.memory.snapshot import trace_from_snapshot
-from ftcheck.memory.validation import validate
+import ftcheck.vram
+from ftcheck.allocator.replay import replay
+from ftcheck.allocator.snapshot import trace_from_snapshot
 from ftcheck.pipeline.progress import Silent
 from ftcheck.recipe import load_recipe
-from tests.memory import subjects
+from ftcheck.vram.measurement import this_card
+from ftcheck.vram.validation import validate
+from tests.vram import subjects
 
 pytestmark = pytest.mark.gpu
 
 
 def test_the_reference_recipe_is_predicted_within_five_percent() -> None:
     recipe = load_recipe("gpt2-wikitext2")
-    measured = ftcheck.memory.measure(recipe)
-    predicted = ftcheck.memory.predict(recipe, card=this_card())
+    measured = ftcheck.vram.measure(recipe)
+    predicted = ftcheck.vram.predict(recipe, card=this_card())
     assert measured.how == "measured"
     assert predicted.peak_allocated_bytes == pytest.approx(measured.peak_allocated_bytes, rel=0.05)
     assert predicted.peak_reserved_bytes == pytest.approx(measured.peak_reserved_bytes, rel=0.08)
@@ -34,7 +34,7 @@ def test_the_reference_recipe_is_predicted_within_five_percent() -> None:
 
 @pytest.mark.parametrize("made", [subjects.trainer, subjects.step_that_drops_its_graph])
 def test_trainers_and_steps_are_measured(made: Any) -> None:
-    measured = ftcheck.memory.measure(made)
+    measured = ftcheck.vram.measure(made)
     assert measured.peak_allocated_bytes > 10 * 1024**2
     assert [phase.phase for phase in measured.phases][:2] == ["load", "step 1"]
 

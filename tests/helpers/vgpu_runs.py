@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ftcheck.memory.trace import Event
-from ftcheck.memory.vgpu import Call, Result, run_many
+from ftcheck.allocator.trace import Event
+from ftcheck.vgpu import Call, Result, run_many
 
 __all__ = ["run_all", "workspaces"]
 
 
 def run_all(calls: Sequence[Call]) -> Callable[..., Result]:
-    """Make calls, and return what looks like `ftcheck.memory.vgpu.run` for those that were made.
+    """Make calls, and return what looks like `ftcheck.vgpu.run` for those that were made.
 
     Raises:
         Exception: What a call raised, when its result is asked for.

@@ -64,9 +64,14 @@ def test_a_short_run_then_one_from_the_cache(hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", ["gpt2-wikitext2", "gpt2-wikitext2-nf4"])
 def test_the_published_recipe_to_its_end(hub: Hub, tmp_path: Path, recipe: str) -> None:
     answer = ftcheck_command(
-        "run", recipe, "--output-dir", "out", cwd=tmp_path,
-        environment=hub.environment(tmp_path / "home"), timeout=900,
-    )  # fmt: skip
+        "run",
+        recipe,
+        "--output-dir",
+        "out",
+        cwd=tmp_path,
+        environment=hub.environment(tmp_path / "home"),
+        timeout=900,
+    )
     assert answer.returncode == 0, answer.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["training"]["steps"] == 250
@@ -117,8 +122,10 @@ def test_what_could_not_be_had_is_said(
 def test_a_hub_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
     environment = hub.environment(tmp_path / "home")
     answer = ftcheck_command(
-        "run", "gpt2-wikitext2", cwd=tmp_path,
+        "run",
+        "gpt2-wikitext2",
+        cwd=tmp_path,
         environment={**environment, "HF_ENDPOINT": "http://127.0.0.1:9"},
-    )  # fmt: skip
+    )
     assert answer.returncode == 2, answer.stderr
     assert "could not be had from http://127.0.0.1:9: the connection failed" in answer.stderr

@@ -253,9 +253,7 @@ BUGS: list[tuple[str, Callable[[], Subject]]] = [
     ),
     (
         "mask-is-1-on-text-and-0-on-pads",
-        lambda: replace(
-            tokenizer_with(padding_side="left"), encoder=tokenizer_with().encode_raw
-        ),
+        lambda: replace(tokenizer_with(padding_side="left"), encoder=tokenizer_with().encode_raw),
     ),
     ("truncation-keeps-the-prefix", lambda: tokenizer_with(truncation_side="left")),
     (
@@ -278,7 +276,7 @@ BUGS: list[tuple[str, Callable[[], Subject]]] = [
     ("ids-are-inside-the-embedding", lambda: padded(recipe_of("reference"), with_gap())),
     ("lone-surrogates-are-refused", lambda: replace(with_settings(), encoder=types_only)),
     ("lone-surrogates-are-refused", lambda: replace(with_settings(), encoder=replaced)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,9 @@ def test_without_a_card_cuda_is_unmeasured(pytester: pytest.Pytester) -> None:
             "* 1 passed, * 1 unmeasured *",
         ]
     )
-    found = run(pytester, FOUR_KINDS, "--ftcheck-device=cuda", "-k", "marked",
-                "--ftcheck-require-gpu")  # fmt: skip
+    found = run(
+        pytester, FOUR_KINDS, "--ftcheck-device=cuda", "-k", "marked", "--ftcheck-require-gpu"
+    )
     found.assert_outcomes(errors=1)
 
 
@@ -172,8 +173,13 @@ def test_fixture(ftcheck_gpu): pass
 
 def test_markers_and_fixtures_are_explained(pytester: pytest.Pytester) -> None:
     found = pytester.runpytest_subprocess(*PLAIN, "--markers")
-    found.stdout.fnmatch_lines(["@pytest.mark.gpu(min_vram=*", "@pytest.mark.ftcheck_gpu(*",
-                                "@pytest.mark.vram_budget(limit, of=*"])  # fmt: skip
+    found.stdout.fnmatch_lines(
+        [
+            "@pytest.mark.gpu(min_vram=*",
+            "@pytest.mark.ftcheck_gpu(*",
+            "@pytest.mark.vram_budget(limit, of=*",
+        ]
+    )
 
 
 @pytest.mark.parametrize("option", ["--ftcheck-card=rtx9999", "--ftcheck-vram=8"])
@@ -214,9 +220,14 @@ def test_a_debugger_is_seen_and_heard(pytester: pytest.Pytester) -> None:
     source = "def test_it(gpu):\n    kind = gpu.kind\n    assert kind == 3\n"
     pytester.makepyfile(test_inner=source)
     found = pytester.run(
-        sys.executable, "-m", "pytest", *PLAIN, "--ftcheck-device=virtual", "--pdb",
+        sys.executable,
+        "-m",
+        "pytest",
+        *PLAIN,
+        "--ftcheck-device=virtual",
+        "--pdb",
         stdin=b"print('it is', kind)\nc\n",
-    )  # fmt: skip
+    )
     found.assert_outcomes(failed=1)
     found.stdout.fnmatch_lines(["*it is virtual*"])
 

@@ -63,9 +63,14 @@ def test_a_script_is_checked(
     pytester: pytest.Pytester, script: str, alpha: int, failed: int
 ) -> None:
     found = pytester.runpytest_subprocess(
-        *PLAIN, script, "--ftcheck", f"--ftcheck-arguments={alpha}", "--ftcheck-level=static",
-        "-k", "adapter",
-    )  # fmt: skip
+        *PLAIN,
+        script,
+        "--ftcheck",
+        f"--ftcheck-arguments={alpha}",
+        "--ftcheck-level=static",
+        "-k",
+        "adapter",
+    )
     outcomes = found.parseoutcomes()
     assert outcomes.get("failed", 0) == failed
     assert outcomes["passed"] > 5

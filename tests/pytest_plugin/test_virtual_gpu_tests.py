@@ -275,11 +275,27 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("suite")
     (folder / "test_suite.py").write_text(SUITE, encoding="utf-8")
     inner = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-ra", "-p", "no:randomly", "-p", "no:cacheprovider",
-         "--ftcheck-device=virtual", "--ftcheck-card=rtx4060-laptop-8gb", "--junitxml=junit.xml",
-         f"--basetemp={folder / 'temporary'}"],
-        cwd=folder, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-v",
+            "-ra",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+            "--ftcheck-device=virtual",
+            "--ftcheck-card=rtx4060-laptop-8gb",
+            "--junitxml=junit.xml",
+            f"--basetemp={folder / 'temporary'}",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     outcomes: dict[str, list[str]] = {}
     for name, word in re.findall(r"^test_suite\.py::(\S+) ([A-Z]+)", inner.stdout, re.MULTILINE):
         outcomes.setdefault(name, []).append(word)
@@ -292,25 +308,53 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 EXPECTED = {
     "PASSED": [
-        "test_shape_and_place", "test_handle", "test_counters", "test_room_after_too_large",
-        "test_values_of_the_host", "test_limit[0]", "test_limit[1]", "test_limit_of_allocated[0]",
-        "test_limit_of_allocated[1]", "test_budget_at", "test_measure", "test_needs_what_there_is",
-        "test_without_gpu", "test_finds_wide", "test_finds_wide_again", "test_makes_wide",
+        "test_shape_and_place",
+        "test_handle",
+        "test_counters",
+        "test_room_after_too_large",
+        "test_values_of_the_host",
+        "test_limit[0]",
+        "test_limit[1]",
+        "test_limit_of_allocated[0]",
+        "test_limit_of_allocated[1]",
+        "test_budget_at",
+        "test_measure",
+        "test_needs_what_there_is",
+        "test_without_gpu",
+        "test_finds_wide",
+        "test_finds_wide_again",
+        "test_makes_wide",
         "test_last",
     ],
     "FAILED": [
-        "test_mixed_devices", "test_too_large", "test_limit[-1]", "test_limit_of_allocated[-1]",
-        "test_budget_below", "test_budget_of_card", "test_budget_of_a_failure", "test_says",
-        "test_dies", "test_leaves", "test_hangs",
+        "test_mixed_devices",
+        "test_too_large",
+        "test_limit[-1]",
+        "test_limit_of_allocated[-1]",
+        "test_budget_below",
+        "test_budget_of_card",
+        "test_budget_of_a_failure",
+        "test_says",
+        "test_dies",
+        "test_leaves",
+        "test_hangs",
     ],
     "UNMEASURED": [
-        "test_item", "test_item_of_what_rests_on_one", "test_copy_to_the_host", "test_equal",
-        "test_close", "test_swallowed", "test_wrapped", "test_expected_to_fail",
-        "test_in_a_fixture", "test_budget_of_nothing", "test_measure_nothing",
+        "test_item",
+        "test_item_of_what_rests_on_one",
+        "test_copy_to_the_host",
+        "test_equal",
+        "test_close",
+        "test_swallowed",
+        "test_wrapped",
+        "test_expected_to_fail",
+        "test_in_a_fixture",
+        "test_budget_of_nothing",
+        "test_measure_nothing",
     ],
     "SKIPPED": ["test_needs_memory", "test_needs_capability", "test_needs_cards", "test_skipped"],
     "XFAIL": ["test_fails_as_expected"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,10 @@ def test_recorded(pytester: pytest.Pytester) -> None:
         ]
     )
     found.stdout.no_fnmatch_line("* time")
-    sizes = [recorded(pytester)[f"test_five.py::test_step[{width}]"][0]["allocated_bytes"]
-             for width in (256, 512, 1024, 2048)]  # fmt: skip
+    sizes = [
+        recorded(pytester)[f"test_five.py::test_step[{width}]"][0]["allocated_bytes"]
+        for width in (256, 512, 1024, 2048)
+    ]
     half_a_weight = 4 * 1024 * 1024
     assert 2 * half_a_weight <= sizes[3] - sizes[2] < 2.1 * half_a_weight  # with its gradient
 

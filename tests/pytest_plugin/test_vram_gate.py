@@ -124,9 +124,13 @@ def test_recorded_and_compared(suite: Suite) -> None:
     suite.now("a", 102 * MIB + 1)
     found = suite.run(*GATE, status=1)
     found.stdout.fnmatch_lines(
-        ["The gate failed:", "*[[]a]: allocated grew by 2.00 MiB (+2.0 %), from 104,857,600 to "
-         "106,954,753 bytes; 2% is allowed.", "To record what *is meant to be more, run pytest *"]
-    )  # fmt: skip
+        [
+            "The gate failed:",
+            "*[[]a]: allocated grew by 2.00 MiB (+2.0 %), from 104,857,600 to "
+            "106,954,753 bytes; 2% is allowed.",
+            "To record what *is meant to be more, run pytest *",
+        ]
+    )
 
 
 def test_the_other_kind_is_beside(suite: Suite) -> None:
@@ -200,7 +204,7 @@ def test_a_gate_that_measured_nothing_does_not_pass(suite: Suite, extra: tuple[s
         ("@pytest.mark.skip\ndef test_x(told): told('a')", "skipped before anything *"),
         ("@pytest.fixture\ndef x(): 1/0\ndef test_x(x, told): told('a')", "failed before any*"),
     ],
-)  # fmt: skip
+)
 def test_what_was_not_measured_does_not_pass(
     suite: Suite, pytester: pytest.Pytester, body: str, said: str
 ) -> None:
@@ -218,7 +222,7 @@ def test_what_was_not_measured_does_not_pass(
         ({"reserved_bytes": [0, 0]}, "*: reserved: got 0, expected a whole number of bytes over*"),
         ({"allocated_bytes": [1000, 1001]}, "*: allocated does not repeat: got from 1,000 to*"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_figure_is_not_recorded(
     suite: Suite, figures: dict[str, Any], said: str
 ) -> None:
@@ -291,7 +295,7 @@ def git(suite: Suite, *arguments: str) -> None:
         ((GATE[0], "--ftcheck-compare-fail=card:1%"), "--ftcheck-compare-fail: got 'card:1%'*"),
         (("--ftcheck-baseline=bad.json",), "*bad.json:1: got expecting value, expected JSON"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("extra", [(), ("-n", "2")])
 def test_options_that_are_wrong(
     suite: Suite, arguments: tuple[str, ...], said: str, extra: tuple[str, ...]

@@ -152,18 +152,10 @@ VALUES = {
     HEAD + "rows = 0\n": "5: data.rows: got 0, expected 1 or more.",
     HEAD + "eval_fraction = 1.0\n": "5: data.eval_fraction: got 1.0, expected a number below 1.",
     HEAD + "eval_fraction = 0\n": "5: data.eval_fraction: got 0, expected a number above 0.",
-    in_model('dtype = "fp16"'): (
-        f"3: model.dtype: got 'fp16', {DTYPES} Did you mean float16?"
-    ),
-    in_model('dtype = "fp32"'): (
-        f"3: model.dtype: got 'fp32', {DTYPES} Did you mean float32?"
-    ),
-    in_model('dtype = "bf16"'): (
-        f"3: model.dtype: got 'bf16', {DTYPES} Did you mean bfloat16?"
-    ),
-    in_model('dtype = "half"'): (
-        f"3: model.dtype: got 'half', {DTYPES} Did you mean float16?"
-    ),
+    in_model('dtype = "fp16"'): (f"3: model.dtype: got 'fp16', {DTYPES} Did you mean float16?"),
+    in_model('dtype = "fp32"'): (f"3: model.dtype: got 'fp32', {DTYPES} Did you mean float32?"),
+    in_model('dtype = "bf16"'): (f"3: model.dtype: got 'bf16', {DTYPES} Did you mean bfloat16?"),
+    in_model('dtype = "half"'): (f"3: model.dtype: got 'half', {DTYPES} Did you mean float16?"),
     in_model('dtype = "autp"'): f"3: model.dtype: got 'autp', {DTYPES} Did you mean auto?",
     in_model('dtype = "xyz"'): f"3: model.dtype: got 'xyz', {DTYPES}",
     HEAD + "[tokenization]\nmax_length = 1\n": (
@@ -226,16 +218,21 @@ VALUES = {
         "5: checks.accept: got {'FT203': 1}, expected a text in quotes."
     ),
     "a = " + "[" * 100_000: " is nested too deeply to be read.",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
 def newest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Old names are gone, as they are from transformers 5 on."""
     gone = {
-        "no_cuda", "save_safetensors", "evaluation_strategy", "warmup_ratio", "logging_dir",
-        "per_gpu_train_batch_size", "use_ipex",
-    }  # fmt: skip
+        "no_cuda",
+        "save_safetensors",
+        "evaluation_strategy",
+        "warmup_ratio",
+        "logging_dir",
+        "per_gpu_train_batch_size",
+        "use_ipex",
+    }
 
     def newer(section: Any) -> Any:
         return {name: one for name, one in fields(section).items() if name not in gone}

@@ -147,12 +147,16 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ast.Module:
 def test_fields_of_a_dataclass(source: ast.Module) -> None:
     found = hf_fields._annotated_fields(hf_fields._class(source, "Settings"))
     assert {name: ast.unparse(annotation) for name, annotation in found.items()} == {
-        "kept": "int", "other": "int", "kind": "Kind | str"
-    }  # fmt: skip
+        "kept": "int",
+        "other": "int",
+        "kind": "Kind | str",
+    }
     typed = hf_fields._typed(found, CHOICES)
     assert {name: (one.name, one.annotation) for name, one in typed.items()} == {
-        "kept": ("kept", int), "other": ("other", int), "kind": ("kind", Literal["one", "two"])
-    }  # fmt: skip
+        "kept": ("kept", int),
+        "other": ("other", int),
+        "kind": ("kind", Literal["one", "two"]),
+    }
 
 
 def test_arguments_of_a_constructor(source: ast.Module) -> None:

@@ -68,12 +68,14 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     for name, words in (
-        ("quickstar", "no such file, and not the name of a built-in recipe. "
-                      "Did you mean quickstart?"),
+        (
+            "quickstar",
+            "no such file, and not the name of a built-in recipe. Did you mean quickstart?",
+        ),
         ("zzzzzz.toml", "no such file, and not the name of a built-in recipe."),
         ("empty", "a folder without a recipe.toml, and not the name of a built-in recipe."),
         ("/dev/null", "not a regular file, and not the name of a built-in recipe."),
-    ):  # fmt: skip
+    ):
         with pytest.raises(InputError) as raised:
             load_recipe(name)
         assert raised.value.message == f"{name}: {words}"

@@ -82,7 +82,7 @@ ON_THE_CARD = r"Expected all tensors to be on the same device, but (found at lea
 @pytest.fixture(scope="module")
 def on_the_virtual_gpu() -> dict[str, Any]:
     """What each misplacement raises, and what comes of it after moving everything."""
-    from ftcheck.memory.vgpu import Call, run_many
+    from ftcheck.vgpu import Call, run_many
 
     calls = [Call(devices.misplaced, (what,)) for what in MISPLACED]
     found: dict[str, Any] = {}

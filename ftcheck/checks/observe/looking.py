@@ -76,8 +76,15 @@ def look_at(
 
 
 _ALL: Final = (
-    "train", "evaluation", "batches", "eval_batches", "learning", "training", "reload", "memory",
-)  # fmt: skip
+    "train",
+    "evaluation",
+    "batches",
+    "eval_batches",
+    "learning",
+    "training",
+    "reload",
+    "memory",
+)
 _WORDS: Final = {
     "data": "rows and batches",
     "learning": "the loss of one batch",
@@ -124,7 +131,7 @@ def _see_data(subject: Subject, folder: Path) -> dict[str, Any]:
 
 def _see_memory(recipe: Recipe, folder: Path) -> Any:
     del folder
-    from ftcheck.memory.prediction import predict
+    from ftcheck.vram.prediction import predict
 
     try:
         report = predict(recipe)
@@ -146,7 +153,7 @@ def _filled(seen: Seen, found: dict[str, Any], reasons: dict[str, str], subject:
     if subject.trainer.eval_dataset is None:
         reasons.pop("evaluation"), reasons.pop("eval_batches")
     if subject.recipe is None:
-        reasons["memory"] = "of a trainer it is predicted by ftcheck.memory.predict"
+        reasons["memory"] = "of a trainer it is predicted by ftcheck.vram.predict"
     for name in values:
         reasons.pop(name, None)
     parts = tuple(_in_part(values, subject.trainer.eval_dataset))

@@ -18,9 +18,17 @@ _NUMBERS_READ = 4_000_000
 """Elements of a parameter that are looked at for NaN; of a larger one, so many evenly."""
 
 _OVERRIDDEN = (
-    "compute_loss", "training_step", "prediction_step", "create_optimizer", "create_scheduler",
-    "get_train_dataloader", "get_eval_dataloader", "evaluate", "evaluation_loop", "_save",
-)  # fmt: skip
+    "compute_loss",
+    "training_step",
+    "prediction_step",
+    "create_optimizer",
+    "create_scheduler",
+    "get_train_dataloader",
+    "get_eval_dataloader",
+    "evaluate",
+    "evaluation_loop",
+    "_save",
+)
 
 
 def see_setup(subject: Subject) -> Setup:
@@ -160,8 +168,18 @@ def _prepared(base: Any) -> bool:
 
 def of_an_adapter(name: str) -> bool:
     """Whether peft put the parameter of that name there."""
-    parts = ("lora_", "modules_to_save", "ia3_", "vera_", "prompt_encoder", "trainable_tokens",
-             "adapter_", "hada_", "oft_", "boft_")  # fmt: skip
+    parts = (
+        "lora_",
+        "modules_to_save",
+        "ia3_",
+        "vera_",
+        "prompt_encoder",
+        "trainable_tokens",
+        "adapter_",
+        "hada_",
+        "oft_",
+        "boft_",
+    )
     return any(part in name for part in parts)
 
 

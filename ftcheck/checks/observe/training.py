@@ -132,11 +132,18 @@ def _in_small(trainer: Any, folder: Path) -> None:
 
 
 _CHANGES: Final[dict[str, Any]] = {
-    "logging_strategy": "no", "push_to_hub": False, "dataloader_num_workers": 0,
-    "disable_tqdm": True, "torch_compile": False, "auto_find_batch_size": False, "do_eval": False,
-    "dataloader_persistent_workers": False, "dataloader_prefetch_factor": None,
-    "dataloader_pin_memory": False, "jit_mode_eval": False,
-}  # fmt: skip
+    "logging_strategy": "no",
+    "push_to_hub": False,
+    "dataloader_num_workers": 0,
+    "disable_tqdm": True,
+    "torch_compile": False,
+    "auto_find_batch_size": False,
+    "do_eval": False,
+    "dataloader_persistent_workers": False,
+    "dataloader_prefetch_factor": None,
+    "dataloader_pin_memory": False,
+    "jit_mode_eval": False,
+}
 
 
 def _forget_reports(trainer: Any) -> None:

@@ -1,0 +1,1 @@
+"""What did a change do? Baselines and comparisons."""
