@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftcheck.assets import eval_file, train_file
 from ftcheck.errors import DiskError
-from ftcheck.pipeline.availability import ask_for_dataset, available, disk_refusals
 from ftcheck.recipe import Recipe
 from ftcheck.recipe.values import did_you_mean
+from ftcheck.sources.hub import ask_for_dataset, disk_refusals, hub_refusals
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -235,7 +235,7 @@ def _from_hub(recipe: Recipe, path: str, split: str, key: str) -> Dataset:
     data = recipe.data
     path = _MOVED.get(path, path)
     ask = None if Path(path).is_dir() else ask_for_dataset(path, data.revision)
-    with available(f'data set "{path}"', recipe.place(key), ask):
+    with hub_refusals(f'data set "{path}"', recipe.place(key), ask):
         rows: Dataset = load_dataset(path, data.name, split=split, revision=data.revision)
     return rows
 

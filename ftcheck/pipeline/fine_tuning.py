@@ -20,6 +20,7 @@ from ftcheck.pipeline.result import BugNotice, RunResult, Sample, TrainingResult
 from ftcheck.pipeline.tokens import TokenizedData
 from ftcheck.pipeline.training import Evaluation, build_trainer, evaluate
 from ftcheck.recipe import Recipe
+from ftcheck.sources.base_model import BaseModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
@@ -43,23 +44,20 @@ class Interrupted(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """What the steps of a run share.
-
-    Attributes:
-        recipe: The recipe.
-        folder: The run folder.
-        progress: Told what happens.
-        notices: What the reader should know, a sentence each; grows as the run goes on.
-        main: Whether this process writes and prints.
-        start: `time.perf_counter()` at the start.
-    """
+    """What the steps of a run share."""
 
     recipe: Recipe
+    source: BaseModel
+    """Where its base model is."""
     folder: RunFolder
     progress: Progress
+    """Receives what happens."""
     notices: list[str]
+    """What the reader should know, one sentence each; grows during the run."""
     main: bool = field(default_factory=processes.is_main_process)
+    """Whether this process writes and prints."""
     start: float = field(default_factory=time.perf_counter)
+    """`time.perf_counter()` at the start."""
 
 
 class FineTuning:
@@ -157,9 +155,10 @@ class FineTuning:
             rows = self.tokens.evaluation or self.tokens.train
             trained = saving.probe_logits(self.model, rows)
             base = saving.base_probe_logits(self.model, rows)
-            saving.save(self.model, self.tokenizer, self.recipe, self.folder.adapter)
+            source = self.session.source
+            saving.save(self.model, self.tokenizer, self.recipe, self.folder.adapter, source=source)
             self._let_go()
-            loaded, tokenizer = saving.reload(self.recipe, self.folder.adapter)
+            loaded, tokenizer = saving.reload(self.recipe, self.folder.adapter, source=source)
             again = saving.probe_logits(loaded, rows)
             comparison = saving.compare(trained, again, base, self.recipe)
             self.session.progress.stage("Generating")

@@ -8,8 +8,8 @@ from ftcheck.environment import installed_version
 from ftcheck.pipeline.chunked_loss import chunked_loss
 from ftcheck.pipeline.devices import choose_device
 from ftcheck.pipeline.library_bugs import in_range, mend_base_model
-from ftcheck.pipeline.tokens import model_available, model_location
 from ftcheck.recipe import Arguments, Recipe
+from ftcheck.sources.base_model import BaseModel, find_base_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["dtype_name", "load_base", "loading_options", "longest_context", "on_device"]
 
 
-def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def load_base(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, source: BaseModel | None = None
+) -> PreTrainedModel:
     """Load the base model of a recipe onto its device, in evaluation mode.
 
     Where the tokenizer has more tokens than the embedding has rows, the embedding is resized to
     `len(tokenizer)`; the new rows are drawn from `training.seed`, so that every load gives the
     same ones.
+
+    Args:
+        recipe: The recipe.
+        tokenizer: What `load_tokenizer` returned.
+        source: Where the base model is; found where `None`.
 
     Raises:
         InputError: The folder or the name is no causal language model in safetensors, weights are
@@ -31,14 +38,15 @@ def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
     """
     from transformers import AutoModelForCausalLM
 
+    source = source or find_base_model(recipe)
     device = choose_device(recipe)
     _check_quantization(recipe, device)
-    options = loading_options(recipe, device)
-    with model_available(recipe, "model"):
+    options = {**loading_options(recipe, device), **source.options}
+    with source.loading("model"):
         model, loading = AutoModelForCausalLM.from_pretrained(
-            model_location(recipe), output_loading_info=True, **options
+            source.location, output_loading_info=True, **options
         )
-        model = on_device(recipe, model)
+        model = on_device(recipe, model, device)
     _check_complete(recipe, model, loading)
     _check_context(recipe, model)
     _fit_embedding(recipe, model, tokenizer)
@@ -53,10 +61,10 @@ def load_base(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
     return model
 
 
-def on_device(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel:
-    """A model as `from_pretrained` gave it, whole onto the recipe's device, in evaluation mode."""
+def on_device(recipe: Recipe, model: PreTrainedModel, device: str) -> PreTrainedModel:
+    """A model as `from_pretrained` gave it, moved whole to a device, in evaluation mode."""
     if recipe.quantization is None:
-        model.to(choose_device(recipe))
+        model.to(device)
     mend_base_model(model)
     return model.eval()
 
@@ -67,14 +75,12 @@ def dtype_name() -> str:
 
 
 def loading_options(recipe: Recipe, device: str) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that a recipe decides."""
+    """Arguments of `from_pretrained` that a recipe decides, beside those of `BaseModel.options`."""
     import torch
 
     model = recipe.model
     options: dict[str, Any] = {
         dtype_name(): model.dtype if model.dtype == "auto" else getattr(torch, model.dtype),
-        "revision": model.revision or "main",
-        "trust_remote_code": model.trust_remote_code,
         "use_safetensors": True,
     }
     if model.attn_implementation is not None:

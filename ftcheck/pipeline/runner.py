@@ -12,7 +12,6 @@ from ftcheck.errors import InputError
 from ftcheck.files import write_text
 from ftcheck.pipeline import processes
 from ftcheck.pipeline.adapter import wrap
-from ftcheck.pipeline.availability import disk_refusals
 from ftcheck.pipeline.curve import draw_loss_curve
 from ftcheck.pipeline.data import load_data
 from ftcheck.pipeline.defaults import with_defaults
@@ -28,6 +27,8 @@ from ftcheck.pipeline.resuming import changed_versions, place_to_go_on
 from ftcheck.pipeline.tokens import load_tokenizer, tokenize
 from ftcheck.pipeline.training import build_arguments
 from ftcheck.recipe import Arguments, Recipe, dump_recipe
+from ftcheck.sources.base_model import find_base_model
+from ftcheck.sources.hub import disk_refusals
 
 __all__ = ["Interrupted", "run"]
 
@@ -60,6 +61,7 @@ def run(
         with disk_refusals(), _environment_kept():
             session = Session(
                 recipe=recipe,
+                source=find_base_model(recipe),
                 folder=folder,
                 progress=progress or Silent(),
                 notices=list(recipe.notices),
@@ -86,14 +88,14 @@ def _environment_kept() -> Iterator[None]:
 
 
 def _whole(session: Session, *, resume: bool, inexact_resume: bool) -> RunResult:
-    recipe, folder = session.recipe, session.folder
+    recipe, source, folder = session.recipe, session.source, session.folder
     build_arguments(recipe, folder.checkpoints)  # refuses bad ones before the long steps
     _record(session)
     session.progress.stage("Loading data and tokenizer")
-    tokenizer = load_tokenizer(recipe)
+    tokenizer = load_tokenizer(recipe, source=source)
     tokens = tokenize(load_data(recipe), tokenizer, recipe)
     session.progress.stage("Loading the base model")
-    base = load_base(recipe, tokenizer)
+    base = load_base(recipe, tokenizer, source=source)
     check_prompts(base, tokenizer, recipe)
     situation = Situation(recipe=recipe, base=base, device=choose_device(recipe))
     bugs = active_bugs(situation)

@@ -12,8 +12,8 @@ from ftcheck.errors import ReloadMismatch
 from ftcheck.pipeline.adapter import unwrapped
 from ftcheck.pipeline.devices import choose_device
 from ftcheck.pipeline.model import load_base, loading_options, on_device
-from ftcheck.pipeline.tokens import model_location
 from ftcheck.recipe import Recipe
+from ftcheck.sources.base_model import BaseModel, find_base_model
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,14 @@ class ReloadComparison:
     adapter_effect: float
 
 
-def save(model: Any, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
+def save(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    source: BaseModel | None = None,
+) -> None:
     """Save the adapter (or the whole model, without `[lora]`) and the tokenizer.
 
     Written beside and renamed, so that `folder` is complete or not there.
@@ -50,6 +57,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder:
         tokenizer: Its tokenizer; a resized embedding is saved with the adapter.
         recipe: The recipe.
         folder: Where it goes; what an earlier try of the same run left there is replaced.
+        source: Where the base model is; found where `None`.
     """
     partial = folder.with_name(folder.name + ".partial")
     if partial.exists():  # left by a run that was killed here
@@ -58,26 +66,16 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder:
     if recipe.lora is None:
         model.save_pretrained(partial)
     else:
+        rows: int = unwrapped(model).get_input_embeddings().weight.shape[0]
+        resized = rows != (source or find_base_model(recipe)).embedding_rows
         # Said outright: peft's own guess looks at the hub, and is wrong without a network.
-        model.save_pretrained(partial, save_embedding_layers=_resized(model, recipe))
+        model.save_pretrained(partial, save_embedding_layers=resized)
     tokenizer.save_pretrained(partial)
     replaced = folder.with_name(folder.name + ".replaced")
     if folder.exists():  # a resumed run that was killed behind this point
         os.rename(folder, replaced)
     os.rename(partial, folder)
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _resized(model: Any, recipe: Recipe) -> bool:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(
-        model_location(recipe),
-        revision=recipe.model.revision or "main",
-        trust_remote_code=recipe.model.trust_remote_code,
-    )
-    rows: int = unwrapped(model).get_input_embeddings().weight.shape[0]
-    return bool(rows != config.get_text_config().vocab_size)
 
 
 def _use_cache_again(model: Any) -> None:
@@ -87,7 +85,9 @@ def _use_cache_again(model: Any) -> None:
         config.use_cache = True
 
 
-def reload(recipe: Recipe, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+def reload(
+    recipe: Recipe, folder: Path, *, source: BaseModel | None = None
+) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load what `save` wrote, whole onto the recipe's device, in evaluation mode.
 
     The tokenizer comes from the same folder. `model.reload_with` chooses the way: a new base under
@@ -100,7 +100,7 @@ def reload(recipe: Recipe, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
         return _reload_folder(recipe, folder), tokenizer
     from peft import PeftModel
 
-    base = load_base(recipe, tokenizer)
+    base = load_base(recipe, tokenizer, source=source)
     device = base.device
     model = PeftModel.from_pretrained(base, str(folder))
     if recipe.quantization is None:
@@ -111,10 +111,13 @@ def reload(recipe: Recipe, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
 def _reload_folder(recipe: Recipe, folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    options = loading_options(recipe, choose_device(recipe))
-    options.pop("revision")  # of the base; the folder has none
-    model = AutoModelForCausalLM.from_pretrained(str(folder), **options)
-    return on_device(recipe, model)
+    device = choose_device(recipe)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        trust_remote_code=recipe.model.trust_remote_code,
+        **loading_options(recipe, device),
+    )
+    return on_device(recipe, model, device)
 
 
 def probe_logits(model: Any, rows: Any) -> torch.Tensor:

@@ -5,37 +5,31 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftcheck import __version__
 from ftcheck.assets import model_dir
 from ftcheck.errors import InputError
-from ftcheck.pipeline.availability import ask_for_model, available
 from ftcheck.pipeline.data import RawData
 from ftcheck.recipe import Recipe, Tokenization
 from ftcheck.recipe.schema import EOS_AS_PAD
+from ftcheck.sources.base_model import BaseModel, find_base_model
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
-    "EMBEDDED_MODEL",
     "IGNORED_LABEL",
     "TokenCounts",
     "TokenizedData",
     "encode_rows",
     "load_tokenizer",
-    "model_available",
-    "model_location",
     "tokenize",
+    "tokenizer_at_hand",
 ]
-
-EMBEDDED_MODEL = "ftcheck:tiny-gpt2"
-"""`model.name_or_path` of the embedded model."""
 
 IGNORED_LABEL = -100
 """Label that `torch.nn.functional.cross_entropy` leaves out (its default `ignore_index`)."""
@@ -88,31 +82,15 @@ class TokenizedData:
     evaluation_counts: TokenCounts | None
 
 
-def model_location(recipe: Recipe) -> str:
-    """What to hand to `from_pretrained`: a folder, or a name on the hub."""
-    name = recipe.model.name_or_path
-    if name == EMBEDDED_MODEL:
-        return str(model_dir())
-    local = recipe.resolve(name)
-    return str(local) if local.is_dir() else name
-
-
-def model_available(recipe: Recipe, part: str) -> AbstractContextManager[None]:
-    """`available` for a part of the base model, such as its tokenizer."""
-    name = recipe.model.name_or_path
-    on_hub = not Path(model_location(recipe)).is_dir()
-    return available(
-        f'{part} "{name}"',
-        recipe.place("model.name_or_path"),
-        ask_for_model(name, recipe.model.revision) if on_hub else None,
-    )
-
-
-def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+def load_tokenizer(recipe: Recipe, *, source: BaseModel | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of the base model and give it the pad token of the recipe.
 
     A pad token that the vocabulary lacks is added at its end, so that `len(tokenizer)` may be
     larger than the embedding; `load_base` resizes that.
+
+    Args:
+        recipe: The recipe.
+        source: Where the base model is; found where `None`.
 
     Raises:
         InputError: There is no tokenizer in the folder, or it has no EOS token to pad with.
@@ -120,43 +98,35 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    _check_model_folder(recipe)
-    with model_available(recipe, "tokenizer of"):
+    source = source or find_base_model(recipe)
+    with source.loading("tokenizer of"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            model_location(recipe),
-            revision=recipe.model.revision or "main",
-            trust_remote_code=recipe.model.trust_remote_code,
+            source.location, **source.options
         )
     _set_pad_token(recipe, tokenizer)
     return tokenizer
 
 
-def _check_model_folder(recipe: Recipe) -> None:
-    """Refuse folders that `from_pretrained` would take for something else."""
-    name = recipe.model.name_or_path
-    folder = recipe.resolve(name)
-    if folder.is_file() or (not folder.is_dir() and name.startswith((".", "/", "~"))):
-        kind = "is a file" if folder.is_file() else "does not exist"
-        raise recipe.fault(
-            "model.name_or_path",
-            f"{folder} {kind}, expected a folder with config.json and safetensors weights",
-            "Give a folder, or a name on the hub.",
-        )
-    if not folder.is_dir():
-        return
-    if (folder / "adapter_config.json").is_file():
-        raise recipe.fault(
-            "model.name_or_path",
-            f"{folder} is a LoRA adapter, expected a base model",
-            "Name the model that the adapter was trained on "
-            "(base_model_name_or_path in its adapter_config.json).",
-        )
-    if not (folder / "config.json").is_file():
-        raise recipe.fault(
-            "model.name_or_path",
-            f"{folder} has no config.json, expected a model folder",
-            "Give a folder that save_pretrained wrote, or a name on the hub.",
-        )
+def tokenizer_at_hand(
+    recipe: Recipe, source: BaseModel, assume: Callable[[str], None]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of the base model where it is on this machine, else the embedded one.
+
+    Args:
+        recipe: Names the pad token.
+        source: Where the base model is.
+        assume: Receives a sentence where it is the embedded one, which pads with EOS.
+    """
+    if source.has_tokenizer:
+        return load_tokenizer(recipe, source=source)
+    from transformers import AutoTokenizer
+
+    assume(
+        f"tokenizer: that of {source.name} is not on this machine; prompts are tokenized by another"
+    )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(model_dir()))
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _set_pad_token(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ftcheck.errors import FtcheckError
-from ftcheck.pipeline.tokens import encode_rows, model_available, model_location
+from ftcheck.pipeline.tokens import encode_rows
 from ftcheck.pipeline.training import build_collator
 from ftcheck.recipe import Recipe
+from ftcheck.sources.base_model import find_base_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -197,17 +198,7 @@ class Subject:
         Raises:
             Unavailable: The hub or the network does not have the model's configuration.
         """
-        from transformers import AutoConfig
-
-        model = self.recipe.model
-        with model_available(self.recipe, "configuration of"):
-            config = AutoConfig.from_pretrained(
-                model_location(self.recipe),
-                revision=model.revision or "main",
-                trust_remote_code=model.trust_remote_code,
-            )
-        text = getattr(config, "get_text_config", lambda: config)()  # since transformers 4.42
-        return max(int(text.vocab_size), len(self.tokenizer))
+        return max(find_base_model(self.recipe).embedding_rows, len(self.tokenizer))
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, as the tokenizer gives it back."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftcheck.assets import model_dir
+from ftcheck.sources.hub import in_cache
 from ftcheck.sources.published import PublishedModel, published_model
 from ftcheck.sources.published_data import stand_in_rows, write_stand_in
 
@@ -93,7 +94,7 @@ class StandIns:
             self.used["model"] = True
             self._say(name, f"{name}: {self._given[name]} stands in for it")
             return self._given[name]
-        if Path(name).exists() or _cached(name):
+        if Path(name).exists() or in_cache(name, "config.json"):
             return name
         published = published_model(name)
         return name if published is None else self._published(name, published)
@@ -148,16 +149,10 @@ def _loaded(load: Callable[..., Any], place: Path, kept: dict[str, Any]) -> Any:
     return load(kind, data_files=files, **kept)
 
 
-def _cached(name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
-
-
 def _write_small(folder: Path, name: str, published: PublishedModel) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
-    from ftcheck.sources.shrunken import shrunken_checkpoint
+    from ftcheck.sources.proxy import write_proxy
 
     tokenizer = AutoTokenizer.from_pretrained(str(model_dir()))
     for part, bos, eos, pad, more in _SPECIALS:
@@ -178,5 +173,5 @@ def _write_small(folder: Path, name: str, published: PublishedModel) -> None:
     tokenizer.model_max_length = min(
         getattr(config, "max_position_embeddings", None) or 1024, 131072
     )
-    shrunken_checkpoint(config, folder, trust=False)
+    write_proxy(config, folder, trust_remote_code=False)
     tokenizer.save_pretrained(folder)

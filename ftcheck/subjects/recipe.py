@@ -13,11 +13,11 @@ from ftcheck.pipeline.adapter import wrap
 from ftcheck.pipeline.data import EMBEDDED_DATA, RawData, load_data
 from ftcheck.pipeline.generation import check_prompts
 from ftcheck.pipeline.model import load_base
-from ftcheck.pipeline.tokens import tokenize
+from ftcheck.pipeline.tokens import tokenize, tokenizer_at_hand
 from ftcheck.pipeline.training import build_trainer
 from ftcheck.recipe import Data, Recipe
-from ftcheck.sources.shrunken import full_modules, shrunken_checkpoint
-from ftcheck.vram.stand_in import configuration, has_weights, other_tokenizer, own_tokenizer
+from ftcheck.sources.base_model import BaseModel, find_base_model
+from ftcheck.sources.proxy import full_modules, proxy_model
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,19 +43,18 @@ def recipe_subject(recipe: Recipe, folder: Path, *, real_model: bool = False) ->
         InputError: The pipeline refuses it.
     """
     assumptions: list[str] = []
-    tokenizer = own_tokenizer(recipe) or other_tokenizer(recipe, assumptions.append)
+    published = find_base_model(recipe)
+    tokenizer = tokenizer_at_hand(recipe, published, assumptions.append)
     raw, real_data = _data(recipe, assumptions)
     raw, scale = _sampled(raw, assumptions)
     tokens = tokenize(raw, tokenizer, recipe)
-    small, modules, real_weights = _small(recipe, folder / "base", assumptions, real=real_model)
-    if small is not recipe:
-        tokenizer.save_pretrained(folder / "base")
-    config, _ = configuration(small, lambda _: None)
-    base = load_base(small, tokenizer)
-    if not modules:
+    source, modules = _looked_at(published, folder / "base", assumptions, real=real_model)
+    on_cpu = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, device="cpu"))
+    base = load_base(on_cpu, tokenizer, source=source)
+    if source is published:
         check_prompts(base, tokenizer, recipe)
-    model = wrap(base, small)
-    trainer = build_trainer(model, tokens, tokenizer, small, folder / "checkpoints")
+    model = wrap(base, on_cpu)
+    trainer = build_trainer(model, tokens, tokenizer, on_cpu, folder / "checkpoints")
     counts = tokens.train_counts
     return Subject(
         name=recipe.name,
@@ -63,13 +62,13 @@ def recipe_subject(recipe: Recipe, folder: Path, *, real_model: bool = False) ->
         trainer=trainer,
         tokenizer=tokenizer,
         recipe=recipe,
+        base_model=source,
         cut=(counts.cut, counts.real + counts.cut),
-        real_weights=real_weights,
+        real_weights=source is published,
         real_data=real_data,
         assumptions=assumptions,
         full_modules=modules,
         row_scale=scale,
-        stored_rows=config.get_text_config().vocab_size,
     )
 
 
@@ -107,22 +106,17 @@ def _few(rows: Dataset) -> Dataset:
     return rows if len(rows) <= MOST_ROWS else rows.select(evenly(len(rows), MOST_ROWS))
 
 
-def _small(
-    recipe: Recipe, folder: Path, assumptions: list[str], *, real: bool
-) -> tuple[Recipe, tuple[tuple[str, str], ...], bool]:
-    """The recipe with the model that is looked at, the modules of the whole one if that is another,
-    and whether its weights are the real ones."""
-    on_cpu = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, device="cpu"))
-    config, _ = configuration(recipe, assumptions.append)
-    trust = recipe.model.trust_remote_code
-    modules, parameters = full_modules(config, trust=trust)
-    if real or (has_weights(recipe) and parameters <= _MOST_PARAMETERS):
-        return on_cpu, (), True
-    folder.mkdir(parents=True)
-    shrunken_checkpoint(config, folder, trust=trust)
+def _looked_at(
+    source: BaseModel, folder: Path, assumptions: list[str], *, real: bool
+) -> tuple[BaseModel, tuple[tuple[str, str], ...]]:
+    """The model that is looked at, and the modules of the whole one if that is a proxy."""
+    modules, parameters = full_modules(source)
+    if assumption := source.configuration.assumption:
+        assumptions.append(assumption)
+    if real or (source.has_weights and parameters <= _MOST_PARAMETERS):
+        return source, ()
     assumptions.append(
-        f"model: {recipe.model.name_or_path} has {parameters / 1e6:,.0f} million parameters; steps "
-        "were run on one of the same architecture with two narrow layers and random weights"
+        f"model: {source.name} has {parameters / 1e6:,.0f} million parameters; steps were run on "
+        "one of the same architecture with two narrow layers and random weights"
     )
-    model = dataclasses.replace(on_cpu.model, name_or_path=str(folder), revision=None)
-    return dataclasses.replace(on_cpu, model=model), modules, False
+    return proxy_model(source, folder), modules

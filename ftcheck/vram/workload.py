@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ftcheck.errors import InputError
 from ftcheck.pipeline import (
     build_trainer,
     count_parameters,
@@ -26,13 +25,14 @@ from ftcheck.pipeline import (
     wrap,
 )
 from ftcheck.pipeline.generation import check_prompts, new_tokens
-from ftcheck.pipeline.tokens import TokenizedData
+from ftcheck.pipeline.tokens import TokenizedData, tokenizer_at_hand
 from ftcheck.pipeline.training import build_arguments, cut_short
 from ftcheck.recipe import Recipe
 from ftcheck.recipe.hf_fields import fields
+from ftcheck.sources.base_model import BaseModel, find_base_model
 from ftcheck.vgpu.errors import Unmeasured
+from ftcheck.vram.empty_model import empty_model
 from ftcheck.vram.representative import Shape, longest_rows, rows, tokenized
-from ftcheck.vram.stand_in import other_tokenizer, own_tokenizer, stand_in_model
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
@@ -46,7 +46,6 @@ MOST_STEPS = 4
 """Optimizer steps after which it ends, whether or not the peak has come back by then."""
 
 
-_BASE = "base"
 _EVAL_BATCHES = 2
 _NEW_TOKENS = 16
 
@@ -106,31 +105,24 @@ def run_recipe(meter: Meter, recipe: Recipe, *, accumulate: int | None = 2) -> d
             "what compiled code allocates is planned by the compiler for a real card",
             next_step="Leave it out to see what it takes uncompiled.",
         )
-    with tempfile.TemporaryDirectory(prefix="ftcheck-vram-") as place:
-        folder = Path(place)
-        try:
-            return _run_recipe(meter, recipe, folder, accumulate)
-        except InputError as error:  # the user knows the model by its own name
-            said = error.message.replace(str(folder / _BASE), recipe.model.name_or_path)
-            raise InputError(said, next_step=error.next_step) from error
+    with tempfile.TemporaryDirectory(prefix="ftcheck-vram-") as folder:
+        return _run_recipe(meter, recipe, Path(folder), accumulate)
 
 
 def _run_recipe(
     meter: Meter, recipe: Recipe, folder: Path, accumulate: int | None
 ) -> dict[str, Any]:
-    base_folder = folder / _BASE
-    base_folder.mkdir()
-    own = own_tokenizer(recipe)
-    tokenizer = own or other_tokenizer(recipe, meter.assume)
-    hollow = stand_in_model(recipe, base_folder, meter.assume)
-    tokenizer.save_pretrained(base_folder)
-    arguments = build_arguments(hollow, folder / "checkpoints")
+    published = find_base_model(recipe)
+    tokenizer = tokenizer_at_hand(recipe, published, meter.assume)
+    source = _without_weights(meter, recipe, published, folder / "base")
+    arguments = build_arguments(recipe, folder / "checkpoints")
     sizes = (arguments.train_batch_size, arguments.eval_batch_size)
+    own = tokenizer if published.has_tokenizer else None
     shapes = longest_rows(recipe, own, sizes, meter.assume)
-    short = _shortened(hollow, arguments.gradient_accumulation_steps, accumulate, meter)
+    short = _shortened(recipe, arguments.gradient_accumulation_steps, accumulate, meter)
     tokens = _tokens(short, shapes, int(tokenizer.pad_token_id or 0))
     meter.phase("load")
-    base = load_base(short, tokenizer)
+    base = load_base(short, tokenizer, source=source)
     check_prompts(base, tokenizer, short)
     meter.phase("wrap")
     model = wrap(base, short)
@@ -150,10 +142,10 @@ def _run_recipe(
         evaluate(trainer)
     meter.phase("save")
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    save(model, tokenizer, short, folder / "adapter")
+    save(model, tokenizer, short, folder / "adapter", source=source)
     del model, trainer
     gc.collect()
-    _generate(meter, short, folder / "adapter")
+    _generate(meter, short, source, folder / "adapter")
     return facts
 
 
@@ -166,9 +158,16 @@ def _tokens(recipe: Recipe, shapes: tuple[Shape, Shape | None], pad: int) -> Tok
     return tokenized(train, rows(shapes[1], _EVAL_BATCHES, pad, masked=masked))
 
 
-def _generate(meter: Meter, recipe: Recipe, adapter: Path) -> None:
+def _without_weights(meter: Meter, recipe: Recipe, source: BaseModel, folder: Path) -> BaseModel:
+    if assumption := source.configuration.assumption:
+        meter.assume(assumption)
+    folder.mkdir()
+    return empty_model(recipe, source, folder)
+
+
+def _generate(meter: Meter, recipe: Recipe, source: BaseModel, adapter: Path) -> None:
     meter.phase("reload")
-    model, tokenizer = reload(recipe, adapter)
+    model, tokenizer = reload(recipe, adapter, source=source)
     if not recipe.generation.prompts:
         return
     meter.phase("generate")

@@ -175,10 +175,10 @@ def test_a_damaged_adapter_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mon
 
     real = saving.reload
 
-    def damaged(recipe: Recipe, folder: Path) -> Any:
+    def damaged(recipe: Recipe, folder: Path, **how: Any) -> Any:
         file = folder / "adapter_model.safetensors"
         save_file({name: value * 0 for name, value in load_file(file).items()}, file)
-        return real(recipe, folder)
+        return real(recipe, folder, **how)
 
     monkeypatch.setattr(saving, "reload", damaged)
     with pytest.raises(ReloadMismatch, match="adapter was lost"):

@@ -121,8 +121,8 @@ def _starts_by_changing_the_base(model: Any) -> bool:
 
 def _anew(subject: Subject) -> Any:
     """The base of a recipe, loaded again; `None` where it is not at hand."""
-    recipe = subject.recipe
-    if recipe is None or subject.tokenizer is None or not subject.real_weights:
+    recipe, source = subject.recipe, subject.base_model
+    if recipe is None or source is None or subject.tokenizer is None or not subject.real_weights:
         return None
-    on_cpu = dataclasses.replace(recipe.model, device="cpu")
-    return load_base(dataclasses.replace(recipe, model=on_cpu), subject.tokenizer)
+    on_cpu = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, device="cpu"))
+    return load_base(on_cpu, subject.tokenizer, source=source)

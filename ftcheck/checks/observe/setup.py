@@ -38,7 +38,8 @@ def see_setup(subject: Subject) -> Setup:
     config = base.config
     embedding = base.get_input_embeddings()
     head = base.get_output_embeddings()
-    rows, stored = int(_weight(embedding).shape[0]), subject.stored_rows
+    rows = int(_weight(embedding).shape[0])
+    stored = rows if subject.base_model is None else subject.base_model.embedding_rows
     arguments = _plain(trainer.args)
     columns, dropped = _columns(trainer)
     return Setup(
@@ -49,7 +50,7 @@ def see_setup(subject: Subject) -> Setup:
         positions=longest_context(base),
         absolute_positions=_absolute_positions(base),
         embedding_rows=rows,
-        grown_from=stored if stored is not None and stored < rows else None,
+        grown_from=stored if stored < rows else None,
         tied=head is not None and _weight(head) is _weight(embedding),
         quantized=_quantized(base),
         prepared=_prepared(base),

@@ -12,46 +12,43 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
     from ftcheck.recipe import Recipe
+    from ftcheck.sources.base_model import BaseModel
 
 __all__ = ["Subject", "evenly", "held_out", "length_of", "processing_of"]
 
 
 @dataclass(kw_only=True)
 class Subject:
-    """A trainer that has not started, with what it was made from.
-
-    Attributes:
-        name: For the report.
-        kind: `recipe`, `trainer` or `script`.
-        trainer: Ready to train.
-        tokenizer: Of its model; `None` where there is none.
-        recipe: What it was built from.
-        cut: Tokens that truncation took, and all of them; `None` where that is not known.
-        record: What a script did.
-        real_weights: Whether the model has the weights that the run starts from.
-        real_data: Whether the rows are those of the run.
-        assumptions: What was put in place of the real thing, a sentence each.
-        places: Section of a recipe to `file:line` of the object that stands for it.
-        full_modules: Names and classes of modules of the real model, where the one of the trainer
-            is smaller.
-        row_scale: Rows of the run for each row of the trainer.
-        stored_rows: Rows of the embedding that a recipe's model is stored with.
-    """
+    """A trainer that has not started, with what it was made from."""
 
     name: str
+    """For the report."""
     kind: str
+    """`recipe`, `trainer` or `script`."""
     trainer: Trainer
+    """Ready to train."""
     tokenizer: PreTrainedTokenizerBase | None
+    """Of its model; `None` where there is none."""
     recipe: Recipe | None = None
+    """What it was built from."""
+    base_model: BaseModel | None = None
+    """Where the model of a recipe was loaded from."""
     cut: tuple[int, int] | None = None
+    """Tokens that truncation took, and all of them; `None` where that is not known."""
     record: Record | None = None
+    """What a script did."""
     real_weights: bool = True
+    """Whether the model has the weights that the run starts from."""
     real_data: bool = True
+    """Whether the rows are those of the run."""
     assumptions: list[str] = field(default_factory=list)
+    """What was put in place of the real thing, one sentence each."""
     places: Mapping[str, str] = field(default_factory=dict)
+    """Section of a recipe to `file:line` of the object that corresponds to it."""
     full_modules: tuple[tuple[str, str], ...] = ()
+    """Names and classes of modules of the real model, where the one of the trainer is smaller."""
     row_scale: float = 1.0
-    stored_rows: int | None = None
+    """Rows of the run for each row of the trainer."""
 
     @property
     def model(self) -> Any:

@@ -1,4 +1,4 @@
-"""What the hub, the network or the disk refuses, in one message with the ways out."""
+"""The hub and its cache on this machine: what is there, and why something could not be loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from ftcheck.errors import DiskError, FtcheckError, InputError, Unavailable, chain
 
-__all__ = ["ask_for_dataset", "ask_for_model", "available", "disk_refusals"]
+__all__ = ["ask_for_dataset", "ask_for_model", "disk_refusals", "hub_refusals", "in_cache"]
 
 _WAYS_OUT = (
     "Three ways out: name a local folder or file instead; or fetch it once where there is a "
@@ -30,15 +30,15 @@ _TORCH_WRITE_FAILURES = ("PytorchStreamWriter failed writing", "iostream error")
 
 
 @contextlib.contextmanager
-def available(what: str, place: str, ask: Callable[[], object] | None) -> Iterator[None]:
-    """Turn the libraries' many ways to say "not to be had" into `Unavailable`.
+def hub_refusals(what: str, place: str, ask: Callable[[], object] | None) -> Iterator[None]:
+    """Turn the libraries' many ways to say "not available" into `Unavailable`.
 
     Args:
         what: What is asked for, such as `model "gpt2"`.
         place: `file:line` in the recipe that asks for it.
-        ask: Asks the hub for the same thing once more, by a shorter way. The libraries turn some
-            refusals (429 on the weights, say) into "no such file" without a cause; this way raises
-            the cause. `None` for what is on this disk, which no hub is asked for.
+        ask: Requests the same thing from the hub once more, in a shorter way. The libraries turn
+            some refusals (429 on the weights, say) into "no such file" without a cause; this
+            request raises the cause. `None` for what is on this disk.
 
     Raises:
         Unavailable: The hub answered with an error, was not reached, or has no such thing.
@@ -83,7 +83,7 @@ def _reason_of(ask: Callable[[], object]) -> str | None:
 
 
 def ask_for_model(name: str, revision: str | None) -> Callable[[], object]:
-    """Asks the hub for the two files without which no model loads: configuration and weights."""
+    """A request for the two files without which no model loads: configuration and weights."""
 
     def ask() -> None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -95,7 +95,7 @@ def ask_for_model(name: str, revision: str | None) -> Callable[[], object]:
 
 
 def ask_for_dataset(name: str, revision: str | None) -> Callable[[], object]:
-    """Asks the hub for the description of a data set."""
+    """A request for the description of a data set."""
 
     def ask() -> None:
         from huggingface_hub import HfApi
@@ -105,6 +105,13 @@ def ask_for_dataset(name: str, revision: str | None) -> Callable[[], object]:
     return ask
 
 
+def in_cache(name: str, file: str, revision: str | None = None) -> bool:
+    """Whether the hub's cache on this machine has a file of a model."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+
+
 def _offline() -> bool:
     return any(
         os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE_SWITCHES
@@ -112,7 +119,7 @@ def _offline() -> bool:
 
 
 def _reason(error: BaseException) -> str | None:
-    """Why something could not be had, from the innermost error that says; `None` if none does."""
+    """Why something could not be loaded, by the innermost error that says; `None` if none does."""
     if _offline() and any(type(link).__name__ in _OFFLINE_NAMES for link in chain(error)):
         return "it is not in the cache, and the network is switched off (HF_HUB_OFFLINE)"
     for link in reversed(list(chain(error))):

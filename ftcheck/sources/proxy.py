@@ -1,13 +1,15 @@
-"""A model of the same architecture, narrow and shallow: for steps whose outcome does not hang on
-the size."""
+"""Proxy models: the same architecture, narrow and shallow, where the size does not matter."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["full_modules", "parameter_count", "shrunken_checkpoint", "shrunken_config"]
+from ftcheck.sources.base_model import BaseModel
+
+__all__ = ["full_modules", "proxy_config", "proxy_model", "write_proxy"]
 
 _LAYERS: Final = 2
 _HEADS: Final = 4
@@ -28,11 +30,11 @@ _SIZES: Final = {
     "moe_intermediate_size": 64,
     "num_experts_per_tok": 2,
 }
-"""Names of `PreTrainedConfig` and its subclasses for sizes, to those of the small model."""
+"""Names of `PreTrainedConfig` and its subclasses for sizes, to those of the proxy."""
 _SEED: Final = 0
 
 
-def shrunken_config(config: Any) -> Any:
+def proxy_config(config: Any) -> Any:
     """A copy of a configuration with two narrow layers; vocabulary and context are as they were.
 
     Args:
@@ -59,32 +61,48 @@ def shrunken_config(config: Any) -> Any:
     return small
 
 
-def shrunken_checkpoint(config: Any, folder: Path, *, trust: bool) -> None:
-    """Write config.json and random weights of the small model."""
+def write_proxy(config: Any, folder: Path, *, trust_remote_code: bool) -> None:
+    """Write config.json and random weights of the proxy of an architecture."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        model = AutoModelForCausalLM.from_config(shrunken_config(config), trust_remote_code=trust)
+        model = AutoModelForCausalLM.from_config(
+            proxy_config(config), trust_remote_code=trust_remote_code
+        )
     model.to(torch.float32).save_pretrained(folder)
 
 
-def full_modules(config: Any, *, trust: bool) -> tuple[tuple[tuple[str, str], ...], int]:
-    """Modules with a weight matrix of the whole model, name and class, and its parameters."""
+def proxy_model(source: BaseModel, folder: Path) -> BaseModel:
+    """Write the proxy of a base model.
+
+    Args:
+        source: Where the base model is.
+        folder: Is made.
+
+    Returns:
+        The proxy, under the name of the model.
+    """
+    trust = source.trust_remote_code
+    folder.mkdir(parents=True)
+    write_proxy(source.configuration.config, folder, trust_remote_code=trust)
+    return dataclasses.replace(source, location=str(folder), revision=None)
+
+
+def full_modules(source: BaseModel) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Modules with a weight matrix of the whole model, name and class, and its parameters, shared
+    ones once."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+        model = AutoModelForCausalLM.from_config(
+            source.configuration.config, trust_remote_code=source.trust_remote_code
+        )
     modules = tuple(
         (name, type(module).__name__)
         for name, module in model.named_modules()
         if getattr(getattr(module, "weight", None), "ndim", 0) == 2
     )
-    return modules, parameter_count(model)
-
-
-def parameter_count(model: Any) -> int:
-    """Parameters of a model, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return modules, sum(parameter.numel() for parameter in model.parameters())
