@@ -10,7 +10,7 @@ from ftcheck.errors import InputError
 from ftcheck.recipe import Recipe
 from ftcheck.units import format_bytes, parse_bytes
 
-__all__ = ["budget_for", "budget_of", "named_budget"]
+__all__ = ["budget_of", "named_budget"]
 
 
 def named_budget(
@@ -49,19 +49,6 @@ def named_budget(
         title=f"{known.title} with {format_bytes(vram_bytes)}",
         sources=dataclasses.replace(known.sources, capacity="as given"),
     )
-
-
-def budget_for(subject: object, named: str | Card | None) -> Card | None:
-    """The card that was named, else that of the subject, if it is a recipe and says one.
-
-    Raises:
-        InputError: There is no such card.
-    """
-    if isinstance(named, str):
-        return card(named)
-    if named is None and isinstance(subject, Recipe):
-        return budget_of(subject)
-    return named
 
 
 def budget_of(recipe: Recipe, extra: Mapping[str, Card] | None = None) -> Card | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from ftcheck.vgpu.hollow import hollow_checkpoint
 __all__ = ["empty_model"]
 
 
-def empty_model(recipe: Recipe, source: BaseModel, folder: Path) -> BaseModel:
+def empty_model(
+    recipe: Recipe, source: BaseModel, folder: Path, assume: Callable[[str], None]
+) -> BaseModel:
     """Write an empty checkpoint with the architecture of a base model.
 
     Args:
         recipe: Names the dtype.
         source: Where the base model is.
-        folder: Empty; gets config.json and model.safetensors.
+        folder: Is made; gets config.json and model.safetensors.
+        assume: Receives what the architecture rests on, if not on the model's own configuration.
 
     Returns:
         The checkpoint, under the name of the model.
@@ -33,6 +37,8 @@ def empty_model(recipe: Recipe, source: BaseModel, folder: Path) -> BaseModel:
     from transformers import AutoModelForCausalLM
 
     stored = source.configuration
+    if stored.assumption:
+        assume(stored.assumption)
     config, trust = stored.config, source.trust_remote_code
     dtype = getattr(torch, stored.dtype if recipe.model.dtype == "auto" else recipe.model.dtype)
 
@@ -49,5 +55,6 @@ def empty_model(recipe: Recipe, source: BaseModel, folder: Path) -> BaseModel:
         setattr(model.config, dtype_name(), dtype)
         return model
 
+    folder.mkdir()
     hollow_checkpoint(build, folder, dtype)
     return dataclasses.replace(source, location=str(folder), revision=None)

@@ -10,9 +10,8 @@ from ftcheck.allocator.replay import PhasePeak
 from ftcheck.cards import Card, Sources
 from ftcheck.errors import InputError
 from ftcheck.vgpu.errors import Unmeasured
-from ftcheck.vram.budget import budget_for
 from ftcheck.vram.vram_report import Failure, VramReport
-from ftcheck.vram.workload import Subject, name_of, run
+from ftcheck.vram.workload import Subject, Workload, workload_of
 
 __all__ = ["CudaMeter", "measure", "this_card"]
 
@@ -130,32 +129,33 @@ def measure(subject: Subject, *, card: str | Card | None = None) -> VramReport:
     """
     begun = time.monotonic()
     here = this_card()
-    budget = budget_for(subject, card) or here
+    workload = workload_of(subject, card)
+    budget = workload.card or here
     meter = CudaMeter()
-    facts = _run(meter, subject)
+    facts = _run(meter, workload)
     failure = None
     if meter.most_reserved_bytes > budget.allocator_bytes:
         # It may run all the same: a full card makes the allocator give its cache back first.
-        failure = _tried_on_less(subject, budget, here)
+        failure = _tried_on_less(workload, budget, here)
     facts = {**facts, "measured_on": here.title}
     return _report(
         meter,
         budget,
-        subject=name_of(subject),
+        subject=workload.name,
         facts=facts,
         failure=failure,
         seconds=time.monotonic() - begun,
     )
 
 
-def _run(meter: CudaMeter, subject: Subject) -> dict[str, Any]:
+def _run(meter: CudaMeter, workload: Workload) -> dict[str, Any]:
     try:
-        return run(meter, subject, accumulate=None)
+        return workload.run(meter, accumulate=None)
     finally:
         meter.close()
 
 
-def _tried_on_less(subject: Subject, budget: Card, here: Card) -> Failure | None:
+def _tried_on_less(workload: Workload, budget: Card, here: Card) -> Failure | None:
     """Run it once more with the memory of the budget; what CUDA says if that is too little."""
     import gc
 
@@ -166,7 +166,7 @@ def _tried_on_less(subject: Subject, budget: Card, here: Card) -> Failure | None
     torch.cuda.set_per_process_memory_fraction(budget.allocator_bytes / here.capacity_bytes)
     meter = CudaMeter()
     try:
-        _run(meter, subject)
+        _run(meter, workload)
     except torch.OutOfMemoryError as error:
         return Failure(message=str(error), phase=meter.current, op="", module="")
     finally:

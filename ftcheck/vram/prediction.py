@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ftcheck import vgpu
 from ftcheck.allocator.caching import AllocatorSettings
 from ftcheck.cards import Card
 from ftcheck.errors import InputError
-from ftcheck.vram import workload
-from ftcheck.vram.budget import budget_for
+from ftcheck.vram.meter import Meter
 from ftcheck.vram.vram_report import VramReport, report_on
-from ftcheck.vram.workload import Subject, name_of
+from ftcheck.vram.workload import Subject, Workload, workload_of
 
 __all__ = ["allocator_settings", "predict", "predict_many"]
 
@@ -88,10 +87,10 @@ def predict_many(
         Position and report, in the order in which they end; or the error that `predict` raises.
     """
     settings = allocator_settings()
-    budgets = [budget_for(subject, card) for subject in subjects]
+    workloads = [workload_of(subject, card) for subject in subjects]
     calls = [
-        vgpu.Call(workload.run, (subject,), {}, capability or _capability(budget))
-        for subject, budget in zip(subjects, budgets, strict=True)
+        vgpu.Call(_run, (workload,), {}, capability or _capability(workload.card))
+        for workload in workloads
     ]
     begun = time.monotonic()
     for number, result in vgpu.run_many(
@@ -100,18 +99,19 @@ def predict_many(
         if isinstance(result, Exception):
             yield number, result
             continue
+        workload = workloads[number]
         if not len(result.trace):
-            yield number, _nothing(subjects[number])
+            yield number, _nothing(workload)
             continue
         assumptions = list(result.assumptions)
-        if budgets[number] is None and capability is None:
+        if workload.card is None and capability is None:
             assumptions.append("card: none named; attention kernels of compute capability 8.9")
         yield (
             number,
             report_on(
                 result.trace,
-                subject=name_of(subjects[number]),
-                card=budgets[number],
+                subject=workload.name,
+                card=workload.card,
                 settings=settings,
                 assumptions=assumptions,
                 facts={**result.value, "rss_bytes": result.rss_bytes},
@@ -120,9 +120,13 @@ def predict_many(
         )
 
 
-def _nothing(subject: Subject) -> vgpu.Unmeasured:
+def _run(gpu: Meter, workload: Workload) -> dict[str, Any]:
+    return workload.run(gpu)
+
+
+def _nothing(workload: Workload) -> vgpu.Unmeasured:
     return vgpu.Unmeasured(
-        name_of(subject),
+        workload.name,
         "nothing of it was put on the card",
         next_step='Move the model to "cuda", or give a function that makes a Trainer.',
     )

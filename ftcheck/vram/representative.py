@@ -14,13 +14,14 @@ from ftcheck.recipe import Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
-__all__ = ["Shape", "longest_rows", "rows", "tokenized"]
+__all__ = ["Batches", "Shape", "largest_batches", "representative_rows"]
 
 _LOOKED_AT: Final = 512
 """Rows of most characters that are cut into tokens to find the one of most tokens."""
 _ANY_ID: Final = 5
+_EVAL_BATCHES: Final = 2
 
 _Found = tuple[int, bool, int | None]
 """Longest row, whether rows differ, number of rows."""
@@ -42,26 +43,31 @@ class Shape:
     padded: bool
 
 
-def longest_rows(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """The largest batches that a recipe trains and evaluates on."""
+
+    train: Shape
+    evaluation: Shape | None
+    """`None` where the recipe has no rows for it."""
+
+
+def largest_batches(
     recipe: Recipe,
     tokenizer: PreTrainedTokenizerBase | None,
-    batch_sizes: tuple[int, int],
+    arguments: TrainingArguments,
     assume: Callable[[str], None],
-) -> tuple[Shape, Shape | None]:
+) -> Batches:
     """The largest batches that a recipe trains and evaluates on.
 
-    Where every row has the same length, the data is not looked at. Otherwise each row is in some
-    batch, and a batch is as long as its longest row: the largest one has full size and the longest
-    row.
+    Where every row has the same length, the data is not read. Otherwise each row is in some batch,
+    and a batch is as long as its longest row: the largest one has full size and the longest row.
 
     Args:
-        recipe: With the data as the user named it.
+        recipe: The recipe.
         tokenizer: The recipe's own; `None` if it is not on this machine.
-        batch_sizes: For training and for evaluation.
-        assume: Told what is taken for granted.
-
-    Returns:
-        For training, and for evaluation if the recipe has rows for it.
+        arguments: Those of the recipe, with the sizes of batches.
+        assume: Receives what is taken for granted.
 
     Raises:
         InputError: The data cannot be used.
@@ -71,22 +77,23 @@ def longest_rows(
     if settings.packing or settings.padding == "max_length":
         padded = not settings.packing
         if padded:
-            assume(f"data: not read; rows of {settings.max_length} tokens, some of them pads")
-        found: list[_Found] = [
-            (settings.max_length, padded, None),
-            (settings.max_length, padded, None),
-        ]
+            assume(f"data: not read; rows of {settings.max_length} tokens, some of them padding")
+        found: list[_Found] = [(settings.max_length, padded, None)] * 2
     else:
         found = _measured(recipe, tokenizer, assume)
-    shapes = [
-        Shape(
+
+    def shape(size: int, longest: _Found) -> Shape:
+        length, padded, count = longest
+        return Shape(
             batch=size if count is None else min(size, count),
             length=length,
             padded=padded and (size > 1 or settings.padding == "max_length"),
         )
-        for size, (length, padded, count) in zip(batch_sizes, found, strict=True)
-    ]
-    return shapes[0], shapes[1] if evaluates else None
+
+    return Batches(
+        train=shape(arguments.train_batch_size, found[0]),
+        evaluation=shape(arguments.eval_batch_size, found[1]) if evaluates else None,
+    )
 
 
 def _measured(
@@ -125,38 +132,50 @@ def _lengths(tokens: Dataset, count: int) -> _Found:
     return max(lengths), len(set(lengths)) > 1, count
 
 
-def rows(shape: Shape, batches: int, pad: int, *, masked: bool) -> Dataset:
-    """Rows of one length; each ends in a pad, if the batch has pads.
+def representative_rows(
+    recipe: Recipe, batches: Batches, count: int, tokenizer: PreTrainedTokenizerBase
+) -> TokenizedData:
+    """Rows that fill the largest batches.
 
     Args:
-        shape: Of a batch.
-        batches: How many of them.
-        pad: Id of the pad token.
-        masked: Whether pads have the label −100.
+        recipe: Says what labels padding has.
+        batches: What `largest_batches` returned.
+        count: Batches to train on.
+        tokenizer: Names the pad token.
     """
-    from datasets import Dataset
-
-    text = shape.length - int(shape.padded)
-    pads = shape.length - text
-    ids = [_ANY_ID] * text + [pad] * pads
-    labels = [_ANY_ID] * text + [IGNORED_LABEL if masked else pad] * pads
-    row: dict[str, Any] = {
-        "input_ids": ids,
-        "attention_mask": [1] * text + [0] * pads,
-        "labels": labels,
-    }
-    return Dataset.from_dict(
-        {name: [value] * (shape.batch * batches) for name, value in row.items()}
-    )
-
-
-def tokenized(train: Dataset, evaluation: Dataset | None) -> TokenizedData:
-    """Rows as the pipeline's steps take them."""
+    masked = recipe.tokenization.labels == "pads_masked"
+    pad = int(tokenizer.pad_token_id or 0)
+    train, evaluation = _rows(batches.train, count, pad, masked=masked), None
+    if batches.evaluation is not None:
+        evaluation = _rows(batches.evaluation, _EVAL_BATCHES, pad, masked=masked)
     return TokenizedData(
         train=train,
         evaluation=evaluation,
         train_counts=_counts(train),
         evaluation_counts=None if evaluation is None else _counts(evaluation),
+    )
+
+
+def _rows(shape: Shape, batches: int, pad: int, *, masked: bool) -> Dataset:
+    """Rows of one length; each ends in padding, if the batch has any.
+
+    Args:
+        shape: Of a batch.
+        batches: How many of them.
+        pad: Id of the pad token.
+        masked: Whether padding has the label −100.
+    """
+    from datasets import Dataset
+
+    text = shape.length - int(shape.padded)
+    pads = shape.length - text
+    row: dict[str, Any] = {
+        "input_ids": [_ANY_ID] * text + [pad] * pads,
+        "attention_mask": [1] * text + [0] * pads,
+        "labels": [_ANY_ID] * text + [IGNORED_LABEL if masked else pad] * pads,
+    }
+    return Dataset.from_dict(
+        {name: [value] * (shape.batch * batches) for name, value in row.items()}
     )
 
 

@@ -11,7 +11,8 @@ from ftcheck.cards import card
 from ftcheck.errors import InputError
 from ftcheck.recipe import load_recipe
 from ftcheck.units import parse_bytes
-from ftcheck.vram.budget import budget_for, budget_of, named_budget
+from ftcheck.vram.budget import budget_of, named_budget
+from ftcheck.vram.workload import workload_of
 
 NEXT_STEP = "Write it as 8GiB or 7806MiB."
 
@@ -111,7 +112,7 @@ def test_the_memory_that_a_recipe_names() -> None:
 def test_the_named_card_goes_before_that_of_the_subject() -> None:
     recipe = load_recipe("gpt2-wikitext2")
     other = card("t4-16gb")
-    assert budget_for(recipe, "t4-16gb") == other
-    assert budget_for(recipe, other) is other
-    assert budget_for(recipe, None) == card("rtx4070-laptop-8gb")
-    assert budget_for(object(), None) is None
+    assert workload_of(recipe, "t4-16gb").card == other
+    assert workload_of(recipe, other).card is other
+    assert workload_of(recipe).card == card("rtx4070-laptop-8gb")
+    assert workload_of(object).card is None
