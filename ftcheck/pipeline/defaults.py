@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftcheck.pipeline.data import EMBEDDED_DATA
 from ftcheck.pipeline.training import build_arguments
 from ftcheck.recipe import Arguments, Recipe
 from ftcheck.recipe.hf_fields import fields
 from ftcheck.recipe.values import argument_faults
 from ftcheck.sources.base_model import EMBEDDED_MODEL
+from ftcheck.sources.data_set import EMBEDDED_DATA
 
 __all__ = ["with_defaults"]
 

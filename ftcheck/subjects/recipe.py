@@ -10,13 +10,14 @@ from ftcheck.checks.observe.rows import MOST_ROWS
 from ftcheck.checks.observe.subject import Subject, evenly
 from ftcheck.errors import Unavailable
 from ftcheck.pipeline.adapter import wrap
-from ftcheck.pipeline.data import EMBEDDED_DATA, RawData, load_data
+from ftcheck.pipeline.data import RawData, load_data
 from ftcheck.pipeline.generation import check_prompts
 from ftcheck.pipeline.model import load_base
 from ftcheck.pipeline.tokens import tokenize, tokenizer_at_hand
 from ftcheck.pipeline.training import build_trainer
 from ftcheck.recipe import Data, Recipe
 from ftcheck.sources.base_model import BaseModel, find_base_model
+from ftcheck.sources.data_set import EMBEDDED_DATA
 from ftcheck.sources.proxy import full_modules, proxy_model
 
 if TYPE_CHECKING:
