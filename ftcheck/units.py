@@ -1,4 +1,4 @@
-"""Bytes and durations: parsed exactly, printed with the unit that was meant.
+"""Bytes, durations and foreign text: parsed exactly, printed with the unit that was meant.
 
 Units are those of IEC 80000-13: `KiB`, `MiB`, `GiB`, `TiB` are powers of 1024; `kB`, `MB`, `GB`,
 `TB` are powers of 1000. GPU makers print "8 GB" on the box for 8 GiB of memory: ftcheck does not
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-__all__ = ["format_bytes", "format_count", "format_seconds", "parse_bytes"]
+__all__ = ["format_bytes", "format_count", "format_seconds", "parse_bytes", "printable"]
 
 _UNIT_BYTES = {
     "B": 1,
@@ -68,3 +68,13 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def printable(text: str) -> str:
+    """Escape what would not show as text, such as control characters: `\\x1b[2J`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )

@@ -4,12 +4,12 @@ Mirrors `DeviceCachingAllocator` of torch 2.13.0; line numbers below are those o
 `c10/cuda/CUDACachingAllocator.cpp` in that version.
 
 Exact, given the same requests in the same order: sizes, pools, best fit, splits, merges, segments,
-what is released when the card is full, expandable segments, the counters. Assumed:
+what is released when the device is full, expandable segments, the counters. Assumed:
 
-- `cudaMalloc` succeeds while its sum stays within the capacity, and every segment has a higher
+- `cudaMalloc` succeeds while its sum stays within the capacity, and each segment has a higher
   address than those before it. Addresses only decide between cached blocks of equal size.
-- No block is used on a second stream (`record_stream`), so a freed block is free at once, and
-  active bytes equal allocated bytes.
+- No block is used on a second stream (`record_stream`), so a freed block can be reused at once,
+  and active bytes equal allocated bytes.
 - No CUDA graphs, no private pools, no free-memory callbacks.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ftcheck.allocator.blocks import Block, Pool, splice
+from ftcheck.allocator.blocks import Block, Pool
 from ftcheck.allocator.driver import Device, Gauge
 from ftcheck.allocator.expandable import ExpandableSegments, expandable_bytes
 from ftcheck.allocator.out_of_memory import OutOfMemory
@@ -53,14 +53,6 @@ class Allocator:
             context and less what other processes hold. `None`: without limit.
         device_total_bytes: The device's memory as `cudaMemGetInfo` gives it; a memory fraction
             is a fraction of this. `None`: the same as the capacity.
-
-    Attributes:
-        allocated: Bytes in blocks that are in use, after rounding (`allocated_bytes`).
-        reserved: Bytes taken from the driver (`reserved_bytes`).
-        requested: Bytes that were asked for and are in use (`requested_bytes`).
-        segments: Number of `cudaMalloc`ed segments; expandable ones are not counted.
-        retries: How often the whole cache had to be released (`num_alloc_retries`).
-        device: The driver's side: capacity, and what was taken.
     """
 
     def __init__(
@@ -72,11 +64,19 @@ class Allocator:
     ) -> None:
         self.settings = settings if settings is not None else AllocatorSettings()
         self.device = Device(capacity_bytes, device_total_bytes)
+        """The driver's side: capacity, and what was taken."""
         self.allocated = Gauge()
+        """Bytes in blocks that are in use, after rounding (`allocated_bytes`)."""
         self.reserved = self.device.taken
+        """Bytes taken from the driver (`reserved_bytes`)."""
         self.requested = Gauge()
+        """Bytes that were requested and are in use (`requested_bytes`)."""
         self.segments = Gauge()
+        """Number of `cudaMalloc`ed segments; expandable ones are not counted."""
+        self.allocations = 0
+        """Number of allocations so far, without those of 0 bytes (`allocation.all.allocated`)."""
         self.retries = 0
+        """How often the whole cache had to be released (`num_alloc_retries`)."""
         self._small = Pool(is_small=True)
         self._large = Pool(is_small=False)
         self._expandable = ExpandableSegments(
@@ -86,7 +86,7 @@ class Allocator:
 
     @property
     def active(self) -> Gauge:
-        """Bytes in use or awaited by a stream: as `allocated`, since no stream is recorded."""
+        """Bytes in use or waiting for a stream: as `allocated`, since streams do not wait here."""
         return self.allocated
 
     @property
@@ -97,14 +97,14 @@ class Allocator:
         return int(self.settings.per_process_memory_fraction * self.device.total_bytes)
 
     def allocate(self, size_bytes: int, *, stream: int = 0) -> Block:
-        """Get a block (`malloc`, :1722-1960).
+        """Allocate a block (`malloc`, :1722-1960).
 
         Args:
-            size_bytes: What is asked for; 0 gives an empty block and takes nothing.
+            size_bytes: Bytes requested; 0 gives an empty block and takes nothing.
             stream: Only blocks of the same stream are reused.
 
         Raises:
-            OutOfMemory: The card is full, even after all that is cached was released.
+            OutOfMemory: The device is full, even after the whole cache was released.
             ValueError: The size is negative.
         """
         if size_bytes <= 0:
@@ -118,20 +118,21 @@ class Allocator:
             block = self._reserve(pool, rounded, stream)
         if block is None:
             raise self._out_of_memory(size_bytes, rounded)
-        if self._splits(block, pool, rounded):
-            self._split(block, pool, rounded)
+        if self._should_split(block, pool, rounded):
+            pool.insert(block.split_off(rounded))
         block.allocated = True
         block.requested_bytes = size_bytes
         self._live[block.address] = block
+        self.allocations += 1
         self.allocated.add(block.size_bytes)
         self.requested.add(size_bytes)
         return block
 
     def free(self, block: Block) -> None:
-        """Give a block back; it stays cached (`free`, `free_block`, :3505-3579).
+        """Free a block; it stays cached (`free`, `free_block`, :3505-3579).
 
         Raises:
-            ValueError: The block is not in use, or is one of another allocator.
+            ValueError: The block is not in use, or belongs to another allocator.
         """
         pool = block.pool
         if not block.allocated or (pool is not None and self._live.get(block.address) is not block):
@@ -148,7 +149,7 @@ class Allocator:
         pool.insert(block)
 
     def empty_cache(self) -> None:
-        """Give what is cached back to the driver, as far as whole segments or granules are free.
+        """Give the cache back to the driver, as far as whole segments or granules are free.
 
         `release_cached_blocks`, `release_blocks` (:4059-4103, :4251-4275).
         """
@@ -159,8 +160,13 @@ class Allocator:
                 elif not block.is_split:
                     self._release(block, pool)
 
+    def reset_peaks(self) -> None:
+        """Restart the peaks at the current values (`resetPeakStats`)."""
+        for gauge in (self.allocated, self.reserved, self.requested, self.segments):
+            gauge.peak = gauge.current
+
     def snapshot(self) -> Iterator[Segment]:
-        """Every segment, or mapped part of an expandable one, by address; for tests and viewers."""
+        """All segments, and mapped parts of expandable ones, by address."""
         heads = [*self._live.values(), *self._small.cached(), *self._large.cached()]
         for head in sorted(heads, key=lambda block: block.address):
             if head.previous is not None and head.previous.mapped:
@@ -177,7 +183,7 @@ class Allocator:
                 blocks=tuple(blocks),
             )
 
-    # From here on: what happens inside, in the order in which `malloc` goes through it.
+    # What follows is in the order in which `malloc` goes through it.
 
     def _find(self, pool: Pool, rounded: int, stream: int) -> Block | None:
         """Take the best fitting cached block (`get_free_block`, :3710)."""
@@ -189,8 +195,8 @@ class Allocator:
         if block is None:
             return None
         if settings.expandable_segments:
-            # A block at the growing end counts with what it can grow to, so that it is kept
-            # for those who need it.
+            # A block at the growing end counts with what it can grow to, which keeps it for
+            # requests that need that much.
             for following in candidates:
                 if expandable_bytes(following) >= expandable_bytes(block):
                     break
@@ -206,7 +212,7 @@ class Allocator:
         return block
 
     def _reserve(self, pool: Pool, rounded: int, stream: int) -> Block | None:
-        """Get memory from the driver, making room where there is none (:1756-1794)."""
+        """Get memory from the driver, releasing cached blocks if it is full (:1756-1794)."""
         if self.settings.collects_garbage and self.allowed_bytes is not None:
             self._collect_garbage(self.allowed_bytes)
         block = self._take(pool, rounded, stream)
@@ -219,38 +225,26 @@ class Allocator:
         return block
 
     def _take(self, pool: Pool, rounded: int, stream: int) -> Block | None:
-        """One try to get a segment or to map more (`alloc_block`, :3843-3997)."""
+        """Try once to get a segment or to map more (`alloc_block`, :3843-3997)."""
         size = self.settings.segment_size(rounded)
         allowed = self.allowed_bytes
         if allowed is not None and self.reserved.current + size > allowed:
             return None
         if self.settings.expandable_segments:
             return self._expandable.grow(pool, rounded, stream)
-        if not self.device.take(size):
+        address = self.device.malloc(size, stream)
+        if address is None:
             return None
         self.segments.add(1)
-        return Block(self.device.addresses(size), size, stream, pool)
+        return Block(address, size, stream, pool)
 
-    def _splits(self, block: Block, pool: Pool, rounded: int) -> bool:
-        """Whether the rest becomes a block of its own, or stays part of it (`should_split`)."""
+    def _should_split(self, block: Block, pool: Pool, rounded: int) -> bool:
+        """Whether the rest becomes a cached block or stays part of this one (`should_split`)."""
         rest = block.size_bytes - rounded
         if pool.is_small or self.settings.expandable_segments:
             return rest >= MIN_BLOCK_BYTES
         limit = self.settings.max_split_size_bytes
         return (limit is None or rounded < limit) and rest > SMALL_ALLOCATION_BYTES
-
-    def _split(self, block: Block, pool: Pool, rounded: int) -> None:
-        """Cut the front off for use and cache the rest (`alloc_found_block`)."""
-        rest = Block(
-            block.address + rounded,
-            block.size_bytes - rounded,
-            block.stream,
-            pool,
-            range=block.range,
-        )
-        splice(rest, block, block.next)
-        block.size_bytes = rounded
-        pool.insert(rest)
 
     def _collect_garbage(self, allowed: int) -> None:
         """Release large segments of above-average age (`garbage_collect...`, :3779-3836)."""
@@ -276,7 +270,7 @@ class Allocator:
             unsplit = kept
 
     def _release_oversize(self, pool: Pool, rounded: int, stream: int) -> bool:
-        """Release unsplittable blocks, enough for the request (`release_available...`, :4002)."""
+        """Release enough unsplittable blocks for the request (`release_available...`, :4002)."""
         limit = self.settings.max_split_size_bytes
         if limit is None:
             return False
@@ -297,7 +291,7 @@ class Allocator:
     def _release(self, block: Block, pool: Pool) -> None:
         """Free a cached segment (`release_block`; its `cudaFree` is at :4141)."""
         pool.remove(block)
-        self.device.give(block.size_bytes)
+        self.device.free(block.address, block.size_bytes, block.stream)
         self.segments.add(-1)
 
     def _out_of_memory(self, size_bytes: int, rounded: int) -> OutOfMemory:

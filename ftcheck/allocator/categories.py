@@ -1,4 +1,4 @@
-"""What memory holds: the categories that the virtual GPU gives and that reports show."""
+"""Categories of memory, as the virtual GPU assigns them and reports show them."""
 
 from __future__ import annotations
 

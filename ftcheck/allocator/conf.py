@@ -1,4 +1,4 @@
-"""The grammar of `PYTORCH_ALLOC_CONF`: `key:value` pairs and `key:[a:1,b:2]` lists.
+"""`PYTORCH_ALLOC_CONF`: `key:value` pairs and `key:[a:1,b:2]` lists, read and written.
 
 Mirrors `ConfigTokenizer` (`c10/core/AllocatorConfig.h`) and the `parse...` functions of
 `c10/core/AllocatorConfig.cpp` and `c10/cuda/CUDAAllocatorConfig.cpp`, torch 2.13.0.
@@ -9,22 +9,23 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-__all__ = ["INTERVALS", "MAX_MIB", "MIB", "parse"]
+from ftcheck.allocator.settings import (
+    INTERVALS,
+    MAX_MIB,
+    MIB,
+    AllocatorSettings,
+    bad_value,
+    is_power_of_two,
+)
 
-MIB: Final = 1024**2
-INTERVALS: Final = 16
-"""Powers of two from 1 MiB to 64 GiB that can have divisions of their own (AllocatorConfig.cpp)."""
-MAX_MIB: Final = (2**64 - 1) // MIB
-"""`std::numeric_limits<size_t>::max() / kMB`: larger values are cut to it, as torch does."""
+__all__ = ["VARIABLES", "conf_from_environ", "format_conf", "parse_conf"]
 
-_SIZES: Final = {
-    "max_split_size_mb": "max_split_size_bytes",
-    "max_non_split_rounding_mb": "max_non_split_rounding_bytes",
-    "large_segment_size_mb": "large_segment_bytes",
-}
-_FRACTIONS: Final = ("garbage_collection_threshold", "per_process_memory_fraction")
+VARIABLES: Final = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""In the order in which torch 2.13 looks; the first one that is set counts, alone."""
+
 _IGNORED: Final = (
     "graph_capture_record_stream_reuse",
     "pinned_free_catch_all",
@@ -40,47 +41,70 @@ _IGNORED: Final = (
     "throw_on_cudamalloc_oom",
 )
 """Keys of torch 2.13 about host memory, locks and graphs: no effect on a step's device memory."""
-_KNOWN: Final = (
-    *_SIZES,
-    *_FRACTIONS,
-    *_IGNORED,
-    "backend",
-    "expandable_segments",
-    "roundup_power2_divisions",
-)
 _PAIR: Final = re.compile(r"(?P<key>[^,:\[\]]*)(?P<colon>:?)(?P<value>\[[^\[\]]*\]?|[^,\[\]]*)")
 
 
-def parse(text: str) -> dict[str, Any]:
-    """Read the text into keyword arguments of `AllocatorSettings`; a later key wins.
+def parse_conf(text: str) -> AllocatorSettings:
+    """Read a value of `PYTORCH_ALLOC_CONF`, such as `max_split_size_mb:128`; a later key wins.
+
+    Stricter than torch in one way: text that torch's parser would skip or cut off (`128abc`, a
+    missing comma) is refused. Keys about pinned memory and locks are accepted and ignored.
 
     Raises:
-        ValueError: With the key, what was found and what was expected.
+        ValueError: A key is unknown, torch would refuse a value, or the text names a backend that
+            is not simulated; with the key, what was found and what was expected.
     """
-    fields: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in _pairs("".join(text.split())):
-        if key in _SIZES:
-            fields[_SIZES[key]] = min(_whole(key, value), MAX_MIB) * MIB
-        elif key in _FRACTIONS:
-            fields[key] = _fraction(key, value)
-        elif key == "expandable_segments":
-            if value not in ("True", "False"):
-                raise _wrong(key, value, "True or False")
-            fields[key] = value == "True"
-        elif key == "roundup_power2_divisions":
-            fields[key] = _divisions(key, value)
+        if key in _KEYS:
+            field, read = _KEYS[key]
+            values[field] = read(key, value)
         elif key == "backend":
             if value != "native":
-                raise _wrong(key, value, "native, the only backend that is simulated")
+                raise _bad_text(key, value, "native, the only backend that is simulated")
         elif key not in _IGNORED:
-            nearest = difflib.get_close_matches(key, _KNOWN, n=1)
+            known = (*_KEYS, *_IGNORED, "backend")
+            nearest = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
-            raise ValueError(f"{key}: unknown key, expected one of {', '.join(_KNOWN)}.{hint}")
-    return fields
+            raise ValueError(f"{key}: unknown key, expected one of {', '.join(known)}.{hint}")
+    return AllocatorSettings(**values)
+
+
+def conf_from_environ(environ: Mapping[str, str]) -> AllocatorSettings:
+    """Settings from environment variables, in torch 2.13's order of precedence.
+
+    Raises:
+        ValueError: As for `parse_conf`, with the name of the variable in front.
+    """
+    for name in VARIABLES:
+        if name in environ:
+            try:
+                return parse_conf(environ[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    return AllocatorSettings()
+
+
+def format_conf(settings: AllocatorSettings) -> str:
+    """The text that `parse_conf` reads back to equal settings; empty for the defaults."""
+    defaults = AllocatorSettings()
+    return ",".join(
+        f"{key}:{_format_value(key, getattr(settings, field))}"
+        for key, (field, _) in _KEYS.items()
+        if getattr(settings, field) != getattr(defaults, field)
+    )
+
+
+def _format_value(key: str, value: Any) -> str:
+    if key.endswith("_mb"):
+        return str(value // MIB)
+    if key == "roundup_power2_divisions":
+        return f"[{','.join(f'{2**power}:{steps}' for power, steps in enumerate(value))}]"
+    return repr(value)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    """Cut `a:1,b:[2:3,4:5]` at the commas that are outside of brackets."""
+    """Split `a:1,b:[2:3,4:5]` at the commas outside of brackets."""
     pairs = []
     position = 0
     while position < len(text):
@@ -96,29 +120,42 @@ def _pairs(text: str) -> list[tuple[str, str]]:
         else:
             pairs.append((key, value))
             if position < len(text) and text[position] != ",":
-                raise _wrong(key, value + text[position:], "a comma before the next key")
+                raise _bad_text(key, value + text[position:], "a comma before the next key")
         position += 1
     return pairs
 
 
-def _whole(key: str, value: str) -> int:
+def _flag(key: str, value: str) -> bool:
+    if value not in ("True", "False"):
+        raise _bad_text(key, value, "True or False")
+    return value == "True"
+
+
+def _mib(key: str, value: str) -> int:
+    """Bytes of a number of MiB; values beyond the largest are cut to it, as torch does."""
     if not re.fullmatch(r"\d+", value, re.ASCII):
-        raise _wrong(key, value, "a whole number of MiB")
-    return int(value)
+        raise _bad_text(key, value, "a whole number of MiB")
+    return min(int(value), MAX_MIB) * MIB
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _threshold(key: str, value: str) -> float:
+    # 0 is how the settings say "off"; the text has no such word, and torch refuses it there.
+    if not 0 < _number(value) < 1:
+        raise _bad_text(key, value, "a number above 0 and below 1")
+    return _number(value)
 
 
 def _fraction(key: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    # 0 is how the settings say "off"; the text has no such word, and torch refuses it there.
-    low_enough = number < 1 if key == "garbage_collection_threshold" else number <= 1
-    high_enough = number > 0 if key == "garbage_collection_threshold" else number >= 0
-    if not (low_enough and high_enough):
-        between = "above 0 and below 1" if key == _FRACTIONS[0] else "from 0 to 1"
-        raise _wrong(key, value, f"a number {between}")
-    return number
+    if not 0 <= _number(value) <= 1:
+        raise _bad_text(key, value, "a number from 0 to 1")
+    return _number(value)
 
 
 def _divisions(key: str, value: str) -> tuple[int, ...]:
@@ -126,13 +163,13 @@ def _divisions(key: str, value: str) -> tuple[int, ...]:
     if not value.startswith("["):
         return (_power_of_two(key, value),) * INTERVALS
     if not value.endswith("]"):
-        raise _wrong(key, value, "a closing bracket ]")
+        raise _bad_text(key, value, "a closing bracket ]")
     divisions = [0] * INTERVALS
     last: int | None = None
     for entry in filter(None, value[1:-1].split(",")):
         boundary, colon, amount = entry.partition(":")
         if not colon:
-            raise _wrong(key, entry, "MiB:divisions, such as 256:4")
+            raise _bad_text(key, entry, "MiB:divisions, such as 256:4")
         number = 0 if amount == "0" else _power_of_two(key, amount)
         if boundary == ">":
             # Before any boundary torch starts after the first interval: last_index is 0 there.
@@ -149,10 +186,22 @@ def _divisions(key: str, value: str) -> tuple[int, ...]:
 
 def _power_of_two(key: str, value: str) -> int:
     number = int(value) if re.fullmatch(r"\d{1,19}", value, re.ASCII) else 0
-    if number <= 0 or number & (number - 1):
-        raise _wrong(key, value, "a power of 2")
+    if not is_power_of_two(number):
+        raise _bad_text(key, value, "a power of 2")
     return number
 
 
-def _wrong(key: str, got: str, expected: str) -> ValueError:
-    return ValueError(f"{key}: got {got!r}, expected {expected}")
+def _bad_text(key: str, got: str, expected: str) -> ValueError:
+    return bad_value(key, repr(got), expected)
+
+
+_KEYS: Final[dict[str, tuple[str, Callable[[str, str], Any]]]] = {
+    "expandable_segments": ("expandable_segments", _flag),
+    "large_segment_size_mb": ("large_segment_bytes", _mib),
+    "max_split_size_mb": ("max_split_size_bytes", _mib),
+    "max_non_split_rounding_mb": ("max_non_split_rounding_bytes", _mib),
+    "garbage_collection_threshold": ("garbage_collection_threshold", _threshold),
+    "per_process_memory_fraction": ("per_process_memory_fraction", _fraction),
+    "roundup_power2_divisions": ("roundup_power2_divisions", _divisions),
+}
+"""Key to field of `AllocatorSettings` and reader, in the order in which they are written."""

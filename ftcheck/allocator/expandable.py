@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from ftcheck.allocator.blocks import AddressRange, Block, Pool, splice
+from ftcheck.allocator.blocks import AddressRange, Block, Pool
 from ftcheck.allocator.driver import Device
 from ftcheck.allocator.settings import SMALL_SEGMENT_BYTES
 
 __all__ = ["ExpandableSegments", "expandable_bytes"]
 
 _UNLIMITED_BYTES: Final = 2**47
-"""Addresses of a segment where the device's memory is not known."""
+"""Size of a range where the device's memory is not known."""
 
 
 class ExpandableSegments:
@@ -47,8 +47,30 @@ class ExpandableSegments:
         pool.remove(block)
         return block
 
+    def unmap(self, block: Block, pool: Pool, addresses: AddressRange) -> None:
+        """Give the whole granules inside a cached block back (`unmap_block`, :4173-4230)."""
+        granule, start = addresses.granule_bytes, addresses.start
+        end = block.address + block.size_bytes
+        first = start + _round_up(block.address - start, granule)
+        last = start + (end - start) // granule * granule
+        if first >= last:
+            return
+        pool.remove(block)
+        if first > block.address:
+            front, block = block, block.split_off(first - block.address)
+            pool.insert(front)
+        if last < end:
+            pool.insert(block.split_off(last - first))
+        block.mapped = False
+        self._device.unmap(first, last - first, block.stream)
+        pool.merge(block, block.previous)
+        pool.merge(block, block.next)
+        if block.is_split:
+            pool.insert_unmapped(block)
+        # Otherwise the range is empty and is dropped (`release_expandable_segment`).
+
     def _growable(self, pool: Pool, rounded: int, stream: int) -> Block:
-        """Lowest address with room, in a new range if there is none (`find_expandable_block`)."""
+        """Lowest block with room, in a new range if there is none (`find_expandable_block`)."""
         for unmapped in pool.unmapped(stream):
             block = unmapped
             if block.previous is not None and not block.previous.allocated:
@@ -60,13 +82,16 @@ class ExpandableSegments:
                 following = following.next
             if room >= rounded:
                 return block
+        return self._new_range(pool, rounded, stream)
+
+    def _new_range(self, pool: Pool, rounded: int, stream: int) -> Block:
         granule = SMALL_SEGMENT_BYTES if pool.is_small else self._large_granule_bytes
         total = self._device.total_bytes
         # Room for 1 1/8 of the device, so that pages can be unmapped in front and mapped behind.
         wanted = _UNLIMITED_BYTES if total is None else total + total // 8
-        # A request beyond that cannot be mapped either; room for it keeps `_grow` simple.
-        size = -(-max(wanted, rounded) // granule) * granule
-        start = self._device.addresses(size)
+        # A request beyond that cannot be mapped either; room for it keeps `grow` simple.
+        size = _round_up(max(wanted, rounded), granule)
+        start = self._device.reserve_addresses(size)
         block = Block(
             start, size, stream, pool, mapped=False, range=AddressRange(start, size, granule)
         )
@@ -76,59 +101,25 @@ class ExpandableSegments:
     def _map(self, block: Block, pool: Pool, size_bytes: int) -> bool:
         """Back the front of an unmapped block with memory, whole granules (`map_block`)."""
         assert block.range is not None
-        size = -(-size_bytes // block.range.granule_bytes) * block.range.granule_bytes
-        if not self._device.take(size):
+        size = _round_up(size_bytes, block.range.granule_bytes)
+        if not self._device.map(block.address, size, block.stream):
             return False
         pool.remove_unmapped(block)
         if size < block.size_bytes:
-            rest = Block(
-                block.address + size,
-                block.size_bytes - size,
-                block.stream,
-                pool,
-                mapped=False,
-                range=block.range,
-            )
-            splice(rest, block, block.next)
-            pool.insert_unmapped(rest)
-            block.size_bytes = size
+            pool.insert_unmapped(block.split_off(size))
         block.mapped = True
         pool.merge(block, block.previous)
         pool.merge(block, block.next)
         pool.insert(block)
         return True
 
-    def unmap(self, block: Block, pool: Pool, addresses: AddressRange) -> None:
-        """Give the whole granules inside a cached block back (`unmap_block`, :4173-4230)."""
-        granule = addresses.granule_bytes
-        first = -(-(block.address - addresses.start) // granule) * granule + addresses.start
-        end = block.address + block.size_bytes
-        last = (end - addresses.start) // granule * granule + addresses.start
-        if first >= last:
-            return
-        pool.remove(block)
-        for start, size, is_before in (
-            (block.address, first - block.address, True),
-            (last, end - last, False),
-        ):
-            if size:
-                rest = Block(start, size, block.stream, pool, range=addresses)
-                if is_before:
-                    splice(rest, block.previous, block)
-                else:
-                    splice(rest, block, block.next)
-                pool.insert(rest)
-        block.address, block.size_bytes, block.mapped = first, last - first, False
-        pool.merge(block, block.previous)
-        pool.merge(block, block.next)
-        self._device.give(last - first)
-        if block.is_split:
-            pool.insert_unmapped(block)
-        # Otherwise the range is empty, and goes (`release_expandable_segment`).
-
 
 def expandable_bytes(block: Block) -> int:
-    """What a cached block could grow to; the block itself where nothing unmapped follows."""
+    """Bytes that a cached block could grow to; its own where nothing unmapped follows."""
     following = block.next
     grows = following is not None and not following.mapped
     return block.size_bytes + (following.size_bytes if following is not None and grows else 0)
+
+
+def _round_up(size_bytes: int, granule_bytes: int) -> int:
+    return -(-size_bytes // granule_bytes) * granule_bytes

@@ -1,4 +1,4 @@
-"""What the simulated allocator raises when the card is full, in CUDA's own words."""
+"""The out-of-memory error of the simulated allocator, worded as CUDA's."""
 
 from __future__ import annotations
 
@@ -10,17 +10,7 @@ __all__ = ["OutOfMemory", "format_size"]
 
 
 class OutOfMemory(FtcheckError):
-    """The allocator could not get the memory that was asked for. All amounts are bytes.
-
-    Args:
-        requested_bytes: What was asked for.
-        segment_bytes: What the allocator then asked of the driver; CUDA's message names this.
-        capacity_bytes: What the allocator may take from the driver in all.
-        device_total_bytes: Memory of the device, as `cudaMemGetInfo` gives it.
-        allocated_bytes: In blocks that are in use.
-        reserved_bytes: Held by the allocator, in use or cached.
-        allowed_bytes: Limit from `per_process_memory_fraction`, or `None`.
-    """
+    """The allocator could not get the memory that was requested."""
 
     exit_code: ClassVar[int] = 1
 
@@ -36,12 +26,19 @@ class OutOfMemory(FtcheckError):
         allowed_bytes: int | None = None,
     ) -> None:
         self.requested_bytes = requested_bytes
+        """What was requested of the allocator."""
         self.segment_bytes = segment_bytes
+        """What the allocator then requested of the driver; CUDA's message names this."""
         self.capacity_bytes = capacity_bytes
+        """What the allocator may take from the driver in total."""
         self.device_total_bytes = device_total_bytes
+        """Memory of the device, as `cudaMemGetInfo` gives it."""
         self.allocated_bytes = allocated_bytes
+        """In blocks that are in use."""
         self.reserved_bytes = reserved_bytes
+        """Taken from the driver, in use or cached."""
         self.allowed_bytes = allowed_bytes
+        """Limit from `per_process_memory_fraction`, or `None`."""
         super().__init__(self.cuda_message())
 
     @property
@@ -49,15 +46,15 @@ class OutOfMemory(FtcheckError):
         """What the driver could still give."""
         return self.capacity_bytes - self.reserved_bytes
 
-    def cuda_message(self, card: str = "0") -> str:
-        """The sentence of `torch.OutOfMemoryError`, with the numbers of the simulation.
+    def cuda_message(self, gpu: str = "0") -> str:
+        """The message of `torch.OutOfMemoryError`, with the numbers of the simulation.
 
-        Worded as `malloc` in torch 2.13.0 does (`c10/cuda/CUDACachingAllocator.cpp:1928-1953`)
-        where NVML answers, which adds the part about non-PyTorch memory; there only the context
-        and what else was kept from the allocator is non-PyTorch memory.
+        Worded as in `malloc` of torch 2.13.0 (`c10/cuda/CUDACachingAllocator.cpp:1928-1953`) with
+        NVML, which adds the part about non-PyTorch memory; here that is the context and whatever
+        else the allocator may not take.
 
         Args:
-            card: What stands after "GPU": CUDA prints the index of the device.
+            gpu: What follows "GPU": CUDA prints the index of the device.
         """
         outside_bytes = self.device_total_bytes - self.capacity_bytes
         allowed = (
@@ -65,7 +62,7 @@ class OutOfMemory(FtcheckError):
         )
         return (
             f"CUDA out of memory. Tried to allocate {format_size(self.segment_bytes)}. "
-            f"GPU {card} has a total capacity of {format_size(self.device_total_bytes)} "
+            f"GPU {gpu} has a total capacity of {format_size(self.device_total_bytes)} "
             f"of which {format_size(self.free_bytes)} is free. "
             "Including non-PyTorch memory, this process has "
             f"{format_size(self.reserved_bytes + outside_bytes)} memory in use. {allowed}"

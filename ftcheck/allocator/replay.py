@@ -1,4 +1,4 @@
-"""What a trace takes on a card: peaks, fragmentation, and the smallest card that works."""
+"""Replay of a trace through the caching allocator: peaks, fragmentation, the smallest capacity."""
 
 from __future__ import annotations
 
@@ -9,25 +9,15 @@ from typing import Final
 from ftcheck.allocator.caching import Allocator, AllocatorSettings, Block, OutOfMemory
 from ftcheck.allocator.trace import Trace
 
-__all__ = ["PhasePeak", "Point", "ReplayResult", "replay", "smallest_card"]
+__all__ = ["PhasePeak", "ReplayResult", "replay", "replay_events", "smallest_card"]
 
 _GRANULARITY_BYTES: Final = 2 * 1024**2
 """Pages of the device, and the least that the allocator takes from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """Memory after one event."""
-
-    index: int
-    """Index of the event in the trace."""
-    allocated_bytes: int
-    reserved_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PhasePeak:
-    """The most that one phase had, over all its parts."""
+    """Peaks of one phase, over all its parts."""
 
     phase: str
     allocated_bytes: int
@@ -36,10 +26,10 @@ class PhasePeak:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayResult:
-    """What the allocator went through; up to the failure, where there was one.
+    """Figures of the allocator, up to the failure if there was one.
 
-    Every figure is that of the simulation: predicted, not measured. Bytes are of the allocator
-    alone: the CUDA context comes on top.
+    Every figure is simulated: predicted, not measured. Bytes are those of the allocator alone: the
+    CUDA context comes on top.
     """
 
     peak_allocated_bytes: int
@@ -47,27 +37,27 @@ class ReplayResult:
     peak_allocated_index: int
     """Index of the event that first reached it; -1 for an empty trace."""
     peak_reserved_bytes: int
-    """Most bytes held from the driver."""
+    """Most bytes taken from the driver."""
     peak_reserved_index: int
     """Index of the event that first reached it; -1 for an empty trace."""
     allocated_at_reserved_peak_bytes: int
+    """Bytes in use when the reserved peak was first reached."""
     peak_requested_bytes: int
-    """Most bytes asked for and alive."""
+    """Most bytes requested and alive."""
     peak_segments: int
     """Most `cudaMalloc`ed segments; 0 with expandable segments."""
     retries: int
-    """How often the card was full and the whole cache was released."""
+    """How often the device was full and the whole cache was released."""
     out_of_memory: OutOfMemory | None
     """The failure, or `None`."""
     failed_index: int | None
     """Index of the event that failed, or `None`."""
-    timeline: tuple[Point, ...]
-    """At most as many points as were asked for, in order; peaks of allocated are kept."""
     phases: tuple[PhasePeak, ...]
     """In the order in which they began."""
 
     @property
     def fits(self) -> bool:
+        """Whether every request was granted."""
         return self.out_of_memory is None
 
     @property
@@ -78,55 +68,56 @@ class ReplayResult:
         return 1 - self.allocated_at_reserved_peak_bytes / self.peak_reserved_bytes
 
 
-class _Watch:
-    """Finds the events of the peaks, and thins the timeline while it is made."""
+def replay_events(trace: Trace, allocator: Allocator) -> Iterator[int]:
+    """Make an allocator do what a trace says, and yield the index of each event after it.
 
-    def __init__(self, events: int, points: int, phases: Iterator[tuple[str, int, int]]) -> None:
+    Raises:
+        OutOfMemory: The device is full: the event after the last one that was yielded failed.
+    """
+    blocks: dict[int, Block] = {}
+    for index, (is_alloc, block, size, stream) in enumerate(trace.rows()):
+        if is_alloc:
+            blocks[block] = allocator.allocate(size, stream=stream)
+        else:
+            allocator.free(blocks.pop(block))
+        yield index
+
+
+class _Peaks:
+    """Peaks of the run and of each phase, and the events that reached them."""
+
+    def __init__(self, runs: Iterator[tuple[str, int, int]]) -> None:
+        self.allocated = self.reserved = -1
         self.allocated_index = self.reserved_index = -1
         self.allocated_at_reserved_peak = 0
-        self.kept: list[Point] = []
         self.phases: dict[str, tuple[int, int]] = {}
-        self._runs = phases
-        self._end = 0
+        """Phase to its peaks: allocated, reserved."""
+        self._runs = runs
+        self._run_end = 0
         self._phase = ""
-        self._most = (0, 0)
-        self._reserved = self._allocated = -1
-        self._stride = max(1, -(-events // points)) if points else 0
-        self._best: tuple[int, int, int] | None = None
+        self._phase_peaks = (0, 0)
 
-    def look(self, index: int, allocator: Allocator) -> None:
+    def update(self, index: int, allocator: Allocator) -> None:
+        """Look at the allocator after an event."""
+        if index >= self._run_end:
+            self.close_phase()
+            self._phase, _, self._run_end = next(self._runs)
+            self._phase_peaks = self.phases.get(self._phase, (0, 0))
         allocated, reserved = allocator.allocated.current, allocator.reserved.current
-        if index >= self._end:
-            self._enter()
-        most_allocated, most_reserved = self._most
-        if allocated > most_allocated or reserved > most_reserved:
-            self._most = (max(allocated, most_allocated), max(reserved, most_reserved))
-        if allocated > self._allocated:
-            self._allocated, self.allocated_index = allocated, index
-        if allocator.reserved.peak > self._reserved:
-            self._reserved, self.reserved_index = allocator.reserved.peak, index
+        phase_allocated, phase_reserved = self._phase_peaks
+        if allocated > phase_allocated or reserved > phase_reserved:
+            self._phase_peaks = max(allocated, phase_allocated), max(reserved, phase_reserved)
+        if allocated > self.allocated:
+            self.allocated, self.allocated_index = allocated, index
+        # The gauge, since memory may have been reserved and released again within the event.
+        if allocator.reserved.peak > self.reserved:
+            self.reserved, self.reserved_index = allocator.reserved.peak, index
             self.allocated_at_reserved_peak = allocated
-        if not self._stride:
-            return
-        if self._best is None or allocated > self._best[0]:
-            self._best = (allocated, reserved, index)
-        if (index + 1) % self._stride == 0:
-            self.flush()
 
-    def _enter(self) -> None:
-        self.leave()
-        self._phase, _, self._end = next(self._runs)
-        self._most = self.phases.get(self._phase, (0, 0))
-
-    def leave(self) -> None:
-        if self._end:
-            self.phases[self._phase] = self._most
-
-    def flush(self) -> None:
-        if self._best is not None:
-            allocated, reserved, index = self._best
-            self.kept.append(Point(index=index, allocated_bytes=allocated, reserved_bytes=reserved))
-            self._best = None
+    def close_phase(self) -> None:
+        """Keep the peaks of the phase that ended."""
+        if self._run_end:
+            self.phases[self._phase] = self._phase_peaks
 
 
 def replay(
@@ -135,60 +126,42 @@ def replay(
     settings: AllocatorSettings | None = None,
     *,
     device_total_bytes: int | None = None,
-    points: int = 0,
 ) -> ReplayResult:
     """Run a trace through the caching allocator; stops at the first failure.
 
     Args:
-        trace: What was asked for.
+        trace: What was requested.
         capacity_bytes: What the allocator may take: the card less its context. `None`: no limit.
         settings: What `PYTORCH_ALLOC_CONF` would say; `None`: the defaults.
         device_total_bytes: The card's memory, for memory fractions and CUDA's message.
-        points: How many points of the timeline to keep at most; 0: none.
 
     Raises:
         ValueError: An amount is negative, or the capacity is larger than the card.
     """
-    if points < 0:
-        raise ValueError(f"points: got {points}, expected 0 or more")
     allocator = Allocator(settings, capacity_bytes, device_total_bytes=device_total_bytes)
-    watch = _Watch(len(trace), points, trace.phases())
-    blocks: dict[int, Block] = {}
+    peaks = _Peaks(trace.phases())
     failure: OutOfMemory | None = None
-    failed_index: int | None = None
-    for index, (is_alloc, block, size, stream) in enumerate(trace.rows()):
-        if is_alloc:
-            try:
-                blocks[block] = allocator.allocate(size, stream=stream)
-            except OutOfMemory as error:
-                failure, failed_index = error, index
-                break
-        else:
-            allocator.free(blocks.pop(block))
-        watch.look(index, allocator)
-    watch.flush()
-    watch.leave()
-    return _result(allocator, watch, failure, failed_index)
-
-
-def _result(
-    allocator: Allocator, watch: _Watch, failure: OutOfMemory | None, failed_index: int | None
-) -> ReplayResult:
+    index = -1
+    try:
+        for index in replay_events(trace, allocator):
+            peaks.update(index, allocator)
+    except OutOfMemory as error:
+        failure = error
+    peaks.close_phase()
     return ReplayResult(
         peak_allocated_bytes=allocator.allocated.peak,
-        peak_allocated_index=watch.allocated_index,
+        peak_allocated_index=peaks.allocated_index,
         peak_reserved_bytes=allocator.reserved.peak,
-        peak_reserved_index=watch.reserved_index,
-        allocated_at_reserved_peak_bytes=watch.allocated_at_reserved_peak,
+        peak_reserved_index=peaks.reserved_index,
+        allocated_at_reserved_peak_bytes=peaks.allocated_at_reserved_peak,
         peak_requested_bytes=allocator.requested.peak,
         peak_segments=allocator.segments.peak,
         retries=allocator.retries,
         out_of_memory=failure,
-        failed_index=failed_index,
-        timeline=tuple(watch.kept),
+        failed_index=None if failure is None else index + 1,
         phases=tuple(
-            PhasePeak(phase=phase, allocated_bytes=most[0], reserved_bytes=most[1])
-            for phase, most in watch.phases.items()
+            PhasePeak(phase=phase, allocated_bytes=allocated, reserved_bytes=reserved)
+            for phase, (allocated, reserved) in peaks.phases.items()
         ),
     )
 
@@ -200,16 +173,15 @@ def smallest_card(
 ) -> int:
     """Bytes that the allocator needs on a card for the trace to run, without the CUDA context.
 
-    Between the peak of what is alive after rounding, below which nothing can work, and the peak
-    of what is reserved without a limit, at which all goes as without one, capacities are bisected
-    and replayed. The answer works, and the next smaller multiple of the granularity does not.
+    Bisects capacities between the peak of the rounded sizes that are alive, below which no capacity
+    is enough, and the reserved peak without a limit, which is always enough. The answer is enough,
+    and the next smaller multiple of the granularity is not.
 
     More memory is not always better. MiB: allocate 4, free it, allocate 24 and 12, free the 24,
-    allocate 28. On 40, the 24 needs the cached segment of 20 back; then 12 + 28 = 40 fits. On 44
-    that segment stays (20 + 24) and the 12 settles in it, so that it cannot be given back for the
-    28: 20 + 28 = 48. Where this happens, the answer is one boundary of several, not necessarily
-    the lowest. From the reserved peak upwards everything works; with a memory fraction below 1
-    the search goes on above it.
+    allocate 28. With 40, the 24 makes the cached segment of 20 go; then 12 + 28 = 40 fits. With 44
+    that segment stays (20 + 24) and the 12 is placed in it, so that it cannot be released for the
+    28: 20 + 28 = 48. In such cases the answer is one boundary of several, not necessarily the
+    lowest. With a memory fraction below 1 the search continues above the reserved peak.
 
     Raises:
         ValueError: The granularity is not positive.
@@ -217,25 +189,34 @@ def smallest_card(
     if granularity_bytes <= 0:
         raise ValueError(f"granularity: got {granularity_bytes} bytes, expected 1 or more")
     settings = settings if settings is not None else AllocatorSettings()
-    fails = -(-_least_bytes(trace, settings) // granularity_bytes) - 1
-    works = -(-replay(trace, None, settings).peak_reserved_bytes // granularity_bytes)
+    too_small = -(-_least_bytes(trace, settings) // granularity_bytes) - 1
+    enough = -(-replay(trace, None, settings).peak_reserved_bytes // granularity_bytes)
     # A memory fraction leaves the process less than the capacity, and garbage collection may
-    # split the cache in other ways: go up until it works.
-    while not replay(trace, works * granularity_bytes, settings).fits:
-        fails, works = works, works * 2 + 1
-        if works * granularity_bytes > 2**63:
+    # split the cache differently: go up until it is enough.
+    while not _fits(trace, enough * granularity_bytes, settings):
+        too_small, enough = enough, enough * 2 + 1
+        if enough * granularity_bytes > 2**63:
             raise ValueError("settings: the trace runs at no capacity under this memory fraction")
-    while works - fails > 1:
-        middle = (works + fails) // 2
-        if replay(trace, middle * granularity_bytes, settings).fits:
-            works = middle
+    while enough - too_small > 1:
+        middle = (enough + too_small) // 2
+        if _fits(trace, middle * granularity_bytes, settings):
+            enough = middle
         else:
-            fails = middle
-    return works * granularity_bytes
+            too_small = middle
+    return enough * granularity_bytes
+
+
+def _fits(trace: Trace, capacity_bytes: int, settings: AllocatorSettings) -> bool:
+    try:
+        for _ in replay_events(trace, Allocator(settings, capacity_bytes)):
+            pass
+    except OutOfMemory:
+        return False
+    return True
 
 
 def _least_bytes(trace: Trace, settings: AllocatorSettings) -> int:
-    """Most that is alive after rounding: less than allocated, where a rest is not split off."""
+    """Most bytes alive after rounding: below the allocated ones where a rest is not split off."""
     alive = peak = 0
     for is_alloc, _block, size, _stream in trace.rows():
         rounded = settings.round_size(size) if size else 0

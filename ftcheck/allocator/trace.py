@@ -1,7 +1,7 @@
-"""The ordered allocations and frees of a run: what a device was asked for, and by whom.
+"""The ordered allocations and frees of a run: what was requested, and by which operation.
 
-A trace knows nothing of an allocator: sizes are those that were requested. Events are held in
-columns, so that a trace of some 100,000 events costs a few megabytes and little time.
+A trace is independent of the allocator: sizes are those that were requested. Events are held in
+columns, which keeps long traces small and fast.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
-    """Who asked. Every tag is optional; equal tags are stored once."""
+    """What requested the memory. Every tag is optional; equal tags are stored once."""
 
     phase: str = ""
     """Part of the run, such as `load`, `step 1`, `eval`, `save`, `generate`."""
     category: str = ""
     """What the memory holds, such as `base weights`, `gradients`, `saved activations`."""
     op: str = ""
-    """The operation that asked, such as `aten::_log_softmax_backward_data`."""
+    """The operation, such as `aten::_log_softmax_backward_data`."""
     module: str = ""
     """Dotted name of the module that was running."""
     stream: int = 0
@@ -44,20 +44,15 @@ class Event:
 
     action: Literal["alloc", "free"]
     block: int
-    """Identity of the memory: unique among what is alive, free to be used again after that."""
+    """Number of the block: unique among those that are alive, reusable after its free."""
     size_bytes: int
     """Bytes that were requested; a free repeats those of its allocation."""
     tags: Tags = NO_TAGS
-    """For a free: who freed."""
+    """Of a free: of what freed the block."""
 
 
 class Trace:
-    """An immutable, valid sequence of events. Make one with `TraceRecorder` or `from_events`.
-
-    Attributes:
-        requested_peak_bytes: The most that was alive at once, as requested.
-        requested_peak_index: Index of the event after which that was first so; -1 when empty.
-    """
+    """An immutable, valid sequence of events. Make one with `TraceRecorder` or `from_events`."""
 
     __slots__ = (
         "_allocs",
@@ -75,12 +70,15 @@ class Trace:
         self._sizes = array("q", recorder.sizes)
         self._tags = array("L", recorder.tag_numbers)
         self.tags: tuple[Tags, ...] = tuple(recorder.tag_table)
+        """Every combination of tags, once."""
         self.requested_peak_bytes = recorder.peak_bytes
+        """Most bytes alive at once, as requested."""
         self.requested_peak_index = recorder.peak_index
+        """Index of the event that first reached it; -1 for an empty trace."""
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> Trace:
-        """Raises `ValueError` with the index of the first event that cannot be."""
+        """Make a trace of events; raises `ValueError` with the index of the first invalid one."""
         recorder = TraceRecorder()
         for event in events:
             if event.action == "alloc":
@@ -128,13 +126,13 @@ class Trace:
         )
 
     def rows(self) -> Iterator[tuple[int, int, int, int]]:
-        """The cheap way through: (1 for an allocation, block, bytes, stream) of each event."""
+        """Iterate fast: (1 for an allocation, block, bytes, stream) of each event."""
         streams = [tags.stream for tags in self.tags]
         columns = zip(self._allocs, self._blocks, self._sizes, self._tags, strict=True)
         return ((alloc, block, size, streams[tag]) for alloc, block, size, tag in columns)
 
     def phases(self) -> Iterator[tuple[str, int, int]]:
-        """Runs of events of one phase, in order: (phase, first event, event behind the last)."""
+        """Runs of events of one phase, in order: (phase, first event, event after the last)."""
         names = [tags.phase for tags in self.tags]
         start = 0
         for index in range(1, len(self) + 1):
@@ -143,7 +141,7 @@ class Trace:
                 start = index
 
     def alive_after(self, index: int) -> list[Event]:
-        """Allocations that are alive after an event, in the order in which they were made.
+        """Allocations that are alive after an event, oldest first.
 
         Raises:
             IndexError: There is no such event.
@@ -159,7 +157,10 @@ class Trace:
         return [self[position] for position in alive.values()]
 
     def to_json_lines(self) -> str:
-        """A header line with the tags, then `[block, bytes, tag]` or `[block, tag]` (a free)."""
+        """Write a header line with the tags, then `[block, bytes, tag]` or `[block, tag]` (a free).
+
+        `tag` is a position in the header's list of tags.
+        """
         header = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -179,7 +180,7 @@ class Trace:
         """Read what `to_json_lines` wrote.
 
         Raises:
-            ValueError: With the line that is not what it should be, or the event that cannot be.
+            ValueError: With the malformed line, or the invalid event.
         """
         lines = text.splitlines()
         header = _read_header(lines[0] if lines else "")
@@ -212,10 +213,7 @@ class Trace:
 
 
 class TraceRecorder:
-    """Takes events one by one and refuses those that cannot be.
-
-    The public columns are for `Trace`.
-    """
+    """Takes events one by one and refuses invalid ones. The public columns are for `Trace`."""
 
     def __init__(self) -> None:
         self.allocs = bytearray()
@@ -253,7 +251,7 @@ class TraceRecorder:
         self._append(1, block, size_bytes, tags)
 
     def free(self, block: int, tags: Tags = NO_TAGS) -> int:
-        """Add a free; returns the bytes of the block.
+        """Add a free; returns the size of the block.
 
         Raises:
             ValueError: No such block is alive; with the event's index.
@@ -268,11 +266,11 @@ class TraceRecorder:
         return size_bytes
 
     def is_alive(self, block: int) -> bool:
-        """Whether the block was allocated and not freed."""
+        """Whether a block was allocated and not freed."""
         return block in self._alive
 
     def finish(self) -> Trace:
-        """The events so far; recording may go on after it."""
+        """The trace of the events so far; recording may continue."""
         return Trace(self)
 
     def _append(self, alloc: int, block: int, size_bytes: int, tags: Tags) -> None:

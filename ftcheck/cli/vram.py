@@ -164,20 +164,11 @@ def _check_place(timeline: Path) -> None:
 
 
 def _draw(timeline: Path, report: VramReport) -> None:
-    from ftcheck.allocator.replay import replay
     from ftcheck.report.timeline import write_timeline
 
     assert report.trace is not None
-    budget_bytes = None if report.card is None else report.card.allocator_bytes
     title = report.subject if report.card is None else f"{report.subject} on {report.card.title}"
-    write_timeline(
-        timeline,
-        report.trace,
-        title=title,
-        budget_bytes=budget_bytes,
-        replayed=replay(report.trace, budget_bytes, report.settings, points=2000),
-        settings=report.settings,
-    )
+    write_timeline(timeline, report.trace, title=title, card=report.card, settings=report.settings)
 
 
 def _predicted(recipe: Recipe, budget: Card | None, timeout: float) -> VramReport:

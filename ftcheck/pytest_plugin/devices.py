@@ -15,7 +15,7 @@ from ftcheck.pytest_plugin.settings import Settings
 if TYPE_CHECKING:
     import torch
 
-    from ftcheck.allocator.live import LiveMemory
+    from ftcheck.allocator.caching import Allocator
     from ftcheck.vgpu import Unmeasured
     from ftcheck.vgpu.gpu import VirtualGpu as Device
 
@@ -163,30 +163,30 @@ class VirtualGpu(Gpu):
 
     kind = "virtual"
 
-    def __init__(self, card: Card, device: Device, memory: LiveMemory, assumed: str = "") -> None:
+    def __init__(self, card: Card, device: Device, allocator: Allocator, assumed: str = "") -> None:
         super().__init__(card, device.device, assumed)
         self._virtual = device
-        self._memory = memory
+        self._allocator = allocator
 
     @property
     def allocated_bytes(self) -> int:
-        return self._memory.allocated_bytes
+        return self._allocator.allocated.current
 
     @property
     def reserved_bytes(self) -> int:
-        return self._memory.reserved_bytes
+        return self._allocator.reserved.current
 
     @property
     def allocated_peak_bytes(self) -> int:
-        return self._memory.allocated_peak_bytes
+        return self._allocator.allocated.peak
 
     @property
     def reserved_peak_bytes(self) -> int:
-        return self._memory.reserved_peak_bytes
+        return self._allocator.reserved.peak
 
     @property
     def allocations(self) -> int:
-        return self._memory.allocations
+        return self._allocator.allocations
 
     def refused(self) -> Unmeasured | None:
         return self._virtual.kernels.unmeasured
@@ -195,10 +195,10 @@ class VirtualGpu(Gpu):
         return list(self._virtual.assumptions)
 
     def reset_peaks(self) -> None:
-        self._memory.reset_peaks()
+        self._allocator.reset_peaks()
 
     def empty_cache(self) -> None:
-        self._memory.empty_cache()
+        self._allocator.empty_cache()
 
 
 HANDLE: Final = pytest.StashKey[Gpu]()

@@ -194,16 +194,18 @@ class OnVirtual:
 
     def _begin(self) -> None:
         """Make the virtual GPU of this process; it stays."""
-        from ftcheck.allocator.live import LiveMemory
+        from ftcheck.allocator.caching import Allocator
         from ftcheck.pytest_plugin.values_asked import Asked, mark_metrics, mark_numbers
         from ftcheck.vgpu.gpu import VirtualGpu as Device
         from ftcheck.vgpu.libraries import on_import
         from ftcheck.vram.prediction import allocator_settings
 
         card, assumed = stood_in_for(self._config.stash[SETTINGS])
-        memory = LiveMemory(card, allocator_settings())
+        allocator = Allocator(
+            allocator_settings(), card.allocator_bytes, device_total_bytes=card.capacity_bytes
+        )
         device = Device(card.compute_capability)
-        device.limit(memory)
+        device.limit(allocator)
         asked = device.values.asked = Asked(device.assume)
         nominal = mark_numbers(device.values)
         on_import("transformers.trainer", partial(mark_metrics, asked, nominal))
@@ -211,7 +213,7 @@ class OnVirtual:
         for name, module in list(sys.modules.items()):
             if name.startswith(Device.__module__.rpartition(".")[0]):
                 vars(module)["__tracebackhide__"] = True  # errors are shown as those of torch
-        self._config.stash[HANDLE] = VirtualGpu(card, device, memory, assumed)
+        self._config.stash[HANDLE] = VirtualGpu(card, device, allocator, assumed)
 
 
 def _leave(item: pytest.Item, reason: str, *, wanted: bool) -> NoReturn:

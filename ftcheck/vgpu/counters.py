@@ -2,76 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from ftcheck.errors import FtcheckError
+from ftcheck.allocator.caching import Allocator, Block, OutOfMemory
 from ftcheck.vgpu.device import DEVICE_TYPE
 from ftcheck.vgpu.record import Recorder
 
-__all__ = ["CardMemory", "install"]
+__all__ = ["install"]
 
 
-class CardMemory(Protocol):
-    """Memory of a card, with the counters of CUDA's allocator."""
-
-    def take(self, block: int, size_bytes: int) -> None:
-        """Allocate; raises a `FtcheckError` with CUDA's words where the card is full."""
-
-    def give(self, block: int) -> None:
-        """Free."""
-
-    def reset_peaks(self) -> None:
-        """Begin new peaks."""
-
-    def empty_cache(self) -> None:
-        """Give back what is not in use."""
-
-    @property
-    def allocated_bytes(self) -> int:
-        """In use."""
-
-    @property
-    def reserved_bytes(self) -> int:
-        """Held."""
-
-    @property
-    def allocated_peak_bytes(self) -> int:
-        """Most in use."""
-
-    @property
-    def reserved_peak_bytes(self) -> int:
-        """Most held."""
-
-    @property
-    def free_bytes(self) -> int:
-        """Not held by anybody."""
-
-    @property
-    def total_bytes(self) -> int:
-        """Of the card."""
-
-
-def install(memory: CardMemory, recorder: Recorder) -> None:
-    """Let a memory take every storage of the device, and answer for `torch.vgpu`.
+def install(allocator: Allocator, recorder: Recorder) -> None:
+    """Let an allocator take every storage of the device, and answer for `torch.vgpu`.
 
     Where it is full, `torch.OutOfMemoryError` is raised as on CUDA, in its words, as predicted.
-    """
 
-    def take(block: int, size_bytes: int) -> None:
+    Args:
+        allocator: Of a card, whose capacity it knows.
+        recorder: What tells of storages that are made and freed.
+    """
+    blocks: dict[int, Block] = {}
+
+    def take(number: int, size_bytes: int) -> None:
         try:
-            memory.take(block, size_bytes)
-        except FtcheckError as error:
+            blocks[number] = allocator.allocate(size_bytes)
+        except OutOfMemory as error:
             raise torch.OutOfMemoryError(f"{error.message}; predicted on a virtual GPU") from None
 
-    recorder.took, recorder.gave = take, memory.give
+    def give(number: int) -> None:
+        block = blocks.pop(number, None)
+        if block is not None:  # none where the card was full
+            allocator.free(block)
+
+    recorder.took, recorder.gave = take, give
+    card = allocator.device
     backend: Any = getattr(torch, DEVICE_TYPE)
-    backend.memory_allocated = lambda device=None: memory.allocated_bytes
-    backend.memory_reserved = lambda device=None: memory.reserved_bytes
-    backend.max_memory_allocated = lambda device=None: memory.allocated_peak_bytes
-    backend.max_memory_reserved = lambda device=None: memory.reserved_peak_bytes
-    backend.reset_peak_memory_stats = lambda device=None: memory.reset_peaks()
-    backend.mem_get_info = lambda device=None: (memory.free_bytes, memory.total_bytes)
-    backend.empty_cache = memory.empty_cache
-    backend.total_memory = memory.total_bytes
+    backend.memory_allocated = lambda device=None: allocator.allocated.current
+    backend.memory_reserved = lambda device=None: allocator.reserved.current
+    backend.max_memory_allocated = lambda device=None: allocator.allocated.peak
+    backend.max_memory_reserved = lambda device=None: allocator.reserved.peak
+    backend.reset_peak_memory_stats = lambda device=None: allocator.reset_peaks()
+    backend.mem_get_info = lambda device=None: (card.free_bytes, card.total_bytes)
+    backend.empty_cache = allocator.empty_cache
+    backend.total_memory = card.total_bytes

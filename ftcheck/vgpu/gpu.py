@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ftcheck.allocator.caching import Allocator
 from ftcheck.allocator.trace import Trace
 from ftcheck.vgpu import (
     autocast,
@@ -78,12 +79,12 @@ class VirtualGpu:
         if text not in self.assumptions:
             self.assumptions.append(text)
 
-    def limit(self, memory: counters.CardMemory) -> None:
+    def limit(self, allocator: Allocator) -> None:
         """Give it the memory of a card: counters count from now on, and it can be full.
 
         Call it before `as_cuda`. Without it, memory has no end, and only the trace knows of it.
         """
-        counters.install(memory, self.recorder)
+        counters.install(allocator, self.recorder)
 
     def as_cuda(self) -> None:
         """Let `cuda` mean this device, for the rest of the process."""

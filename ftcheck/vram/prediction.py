@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ftcheck import vgpu
 from ftcheck.allocator.caching import AllocatorSettings
+from ftcheck.allocator.conf import conf_from_environ
 from ftcheck.cards import Card
 from ftcheck.errors import InputError
 from ftcheck.vram.meter import Meter
@@ -143,7 +144,7 @@ def allocator_settings() -> AllocatorSettings:
         InputError: A value that torch would not take.
     """
     try:
-        return AllocatorSettings.from_variables(os.environ)
+        return conf_from_environ(os.environ)
     except ValueError as error:
         raise InputError(
             str(error), next_step="Write it as torch has it, such as expandable_segments:True."

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ftcheck.allocator.caching import Allocator, AllocatorSettings, Block, OutOfMemory
+from ftcheck.allocator.caching import Allocator, Block, OutOfMemory
+from ftcheck.allocator.conf import parse_conf
 
 MIB = 1024**2
 SMALL_FIRST = st.integers(0, 4096) | st.integers(0, 2 * MIB) | st.integers(0, 64 * MIB)
@@ -122,7 +123,7 @@ class AnyRequests(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        options = AllocatorSettings.from_environment(self.settings_text)
+        options = parse_conf(self.settings_text)
         self.allocator = Allocator(options, capacity_bytes=200 * MIB)
         self.live: list[tuple[Block, int]] = []
 

@@ -1,4 +1,4 @@
-"""Replaying traces: peaks, failures, the timeline, and the smallest card."""
+"""Replaying traces: peaks, failures, and the smallest card."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from ftcheck.allocator.caching import AllocatorSettings
-from ftcheck.allocator.replay import replay, smallest_card
+from ftcheck.allocator.caching import Allocator, AllocatorSettings, OutOfMemory
+from ftcheck.allocator.replay import replay, replay_events, smallest_card
 from ftcheck.allocator.trace import Tags, Trace, TraceRecorder
 from tests.allocator.test_trace import traces
 
@@ -49,7 +49,6 @@ def test_peaks_by_hand() -> None:
     assert result.peak_requested_bytes == 52 * MIB
     assert result.fragmentation == pytest.approx(1 - 52 / 90, rel=1e-12, abs=0)
     assert (result.peak_segments, result.retries, result.fits) == (3, 0, True)
-    assert result.timeline == ()
 
 
 def test_an_empty_trace_takes_nothing() -> None:
@@ -77,19 +76,15 @@ def test_streams_are_kept_apart() -> None:
     assert replay(recorder.finish()).peak_reserved_bytes == 60 * MIB
 
 
-def test_the_timeline_is_thinned_and_keeps_the_peak() -> None:
-    trace = trace_of(*range(1, 41), *range(-40, 0))
-    full = replay(trace, points=1000)
-    assert [point.index for point in full.timeline] == list(range(80))
-    assert full.timeline[0].allocated_bytes == MIB
-    thin = replay(trace, points=7)
-    assert 1 <= len(thin.timeline) <= 7
-    assert max(point.allocated_bytes for point in thin.timeline) == full.peak_allocated_bytes
-    assert [point.index for point in thin.timeline] == sorted(
-        point.index for point in thin.timeline
-    )
-    with pytest.raises(ValueError, match="points: got -1"):
-        replay(trace, points=-1)
+def test_events_are_replayed_one_by_one() -> None:
+    trace = trace_of(30, 12, -1, 40)
+    allocator = Allocator(capacity_bytes=50 * MIB)
+    events = replay_events(trace, allocator)
+    allocated = [(next(events), allocator.allocated.current // MIB) for _ in range(3)]
+    assert allocated == [(0, 30), (1, 42), (2, 12)]
+    assert allocator.allocations == 2
+    with pytest.raises(OutOfMemory, match="CUDA out of memory"):
+        next(events)
 
 
 def test_the_smallest_card_lies_between_allocated_and_reserved() -> None:
@@ -140,7 +135,7 @@ def test_the_order_of_the_peaks(trace: Trace, options: AllocatorSettings) -> Non
 def test_replaying_again_gives_the_same(
     trace: Trace, options: AllocatorSettings, capacity: int
 ) -> None:
-    first, second = (replay(trace, capacity * MIB, options, points=9) for _ in range(2))
+    first, second = (replay(trace, capacity * MIB, options) for _ in range(2))
     assert repr(first) == repr(second)
 
 

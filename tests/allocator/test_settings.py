@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftcheck.allocator import settings as allocator_settings
+from ftcheck.allocator.conf import conf_from_environ, format_conf, parse_conf
 from ftcheck.allocator.settings import AllocatorSettings
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -38,16 +39,16 @@ def settings(draw: st.DrawFn) -> AllocatorSettings:
 
 @given(settings())
 def test_round_trip(made: AllocatorSettings) -> None:
-    assert AllocatorSettings.from_environment(made.to_environment()) == made
+    assert parse_conf(format_conf(made)) == made
 
 
 def test_defaults_need_no_text() -> None:
-    assert AllocatorSettings().to_environment() == ""
-    assert AllocatorSettings.from_environment("") == AllocatorSettings()
+    assert format_conf(AllocatorSettings()) == ""
+    assert parse_conf("") == AllocatorSettings()
 
 
 def test_every_key_by_hand() -> None:
-    read = AllocatorSettings.from_environment(
+    read = parse_conf(
         "max_split_size_mb: 128, expandable_segments:True,garbage_collection_threshold:0.8,"
         "per_process_memory_fraction:0.5,max_non_split_rounding_mb:30,large_segment_size_mb:24,"
         "roundup_power2_divisions:[256:1,512:2,>:4],backend:native,pinned_use_background_threads:True"
@@ -63,17 +64,17 @@ def test_every_key_by_hand() -> None:
         roundup_power2_divisions=(1,) * 9 + (2,) + (4,) * 6,
     )
     assert read.collects_garbage
-    assert not AllocatorSettings.from_environment("expandable_segments:False").expandable_segments
+    assert not parse_conf("expandable_segments:False").expandable_segments
 
 
 def test_a_boundary_beyond_the_last_interval_is_of_the_last_one() -> None:
     for mib in (2**15, 2**16, 2**20):
-        read = AllocatorSettings.from_environment(f"roundup_power2_divisions:[1:4,{mib}:2]")
+        read = parse_conf(f"roundup_power2_divisions:[1:4,{mib}:2]")
         assert read.roundup_power2_divisions == (4, *(0,) * 14, 2)
 
 
 def test_a_size_beyond_all_measure_is_cut() -> None:
-    read = AllocatorSettings.from_environment(f"max_split_size_mb:{10**20}")
+    read = parse_conf(f"max_split_size_mb:{10**20}")
     assert read.max_split_size_bytes == (2**64 - 1) // MIB * MIB
 
 
@@ -118,7 +119,7 @@ def test_the_threshold_alone_collects_nothing() -> None:
 )
 def test_bad_text_names_the_key_and_what_was_expected(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        AllocatorSettings.from_environment(text)
+        parse_conf(text)
 
 
 @pytest.mark.parametrize(
@@ -151,11 +152,11 @@ def test_the_first_variable_that_is_set_counts_alone() -> None:
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64",
     }
-    read = AllocatorSettings.from_variables(both)
+    read = conf_from_environ(both)
     assert (read.expandable_segments, read.max_split_size_bytes) == (False, 64 * MIB)
-    assert AllocatorSettings.from_variables({}) == AllocatorSettings()
+    assert conf_from_environ({}) == AllocatorSettings()
     with pytest.raises(ValueError, match="PYTORCH_ALLOC_CONF: nope: unknown key"):
-        AllocatorSettings.from_variables({"PYTORCH_ALLOC_CONF": "nope:1"})
+        conf_from_environ({"PYTORCH_ALLOC_CONF": "nope:1"})
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_the_parser_of_the_installed_torch_agrees() -> None:
 
 def accepts(text: str) -> bool:
     try:
-        AllocatorSettings.from_environment(text)
+        parse_conf(text)
     except ValueError:
         return False
     return True

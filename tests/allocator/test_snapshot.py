@@ -15,12 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftcheck.allocator.caching import AllocatorSettings
+from ftcheck.allocator.conf import parse_conf
+from ftcheck.allocator.recording import read_recording
 from ftcheck.allocator.replay import ReplayResult, replay
-from ftcheck.allocator.snapshot import (
-    save_torch_snapshot,
-    torch_snapshot,
-    trace_from_snapshot,
-)
+from ftcheck.allocator.snapshot import save_torch_snapshot, torch_snapshot
 from ftcheck.allocator.trace import Tags, Trace, TraceRecorder
 from tests.allocator.test_replay import FEW, SETTINGS
 from tests.allocator.test_trace import traces
@@ -229,32 +227,46 @@ def test_events_lead_to_the_segments(
     assert most == replay(trace, capacity, options).peak_reserved_bytes
 
 
+def has_requests(trace: Trace) -> bool:
+    return any(event.size_bytes for event in trace)
+
+
 @FEW
-@given(traces(), SETTINGS)
+@given(traces().filter(has_requests), SETTINGS)
 def test_the_way_there_and_back(trace: Trace, options: AllocatorSettings) -> None:
-    back = trace_from_snapshot(torch_snapshot(trace, options))
-    assert figures(replay(back, None, options)) == figures(replay(trace, None, options))
+    recording = read_recording(torch_snapshot(trace, options))
+    there = replay(trace, None, options)
+    assert figures(replay(recording.trace, None, options)) == figures(there)
     kept = [event for event in trace if event.size_bytes]
-    assert [(e.action, e.size_bytes, e.tags) for e in back] == [
+    assert [(e.action, e.size_bytes, e.tags) for e in recording.trace] == [
         (e.action, e.size_bytes, e.tags) for e in kept
     ]
+    assert recording.peak_requested_bytes == there.peak_requested_bytes
+    assert recording.peak_reserved_bytes == there.peak_reserved_bytes
+    assert parse_conf(str(recording.conf)) == options
+    assert len(recording.gaps) == 1  # of other processes
 
 
 @FEW
-@given(traces(), SETTINGS, st.integers(0, 200))
+@given(traces().filter(has_requests), SETTINGS, st.integers(0, 200))
 def test_up_to_a_failure_there_and_back(
     trace: Trace, options: AllocatorSettings, capacity: int
 ) -> None:
     snapshot = torch_snapshot(trace, options, capacity * MIB)
-    back = replay(trace_from_snapshot(snapshot), None, options)
+    recording = read_recording(snapshot)
     there = replay(trace, capacity * MIB, options)
-    assert (actions(snapshot)[-1:] == ["oom"]) == (not there.fits)
-    assert back.peak_allocated_bytes == there.peak_allocated_bytes
-    assert back.peak_requested_bytes == there.peak_requested_bytes
+    back = replay(recording.trace, capacity * MIB, options)
+    assert (actions(snapshot)[-1:] == ["oom"]) == (not there.fits) == (not back.fits)
+    assert figures(back) == figures(there)
+    assert recording.peak_requested_bytes == there.peak_requested_bytes
+    assert recording.peak_reserved_bytes == there.peak_reserved_bytes
+    if not there.fits:
+        assert recording.available_bytes == capacity * MIB
+        assert str(back.out_of_memory) == str(there.out_of_memory)
 
 
 def test_tags_come_back() -> None:
-    tags = [event.tags for event in trace_from_snapshot(torch_snapshot(a_trace()))]
+    tags = [event.tags for event in read_recording(torch_snapshot(a_trace())).trace]
     assert tags == [
         WEIGHT,
         LOGITS,
@@ -302,6 +314,6 @@ def test_the_viewer_on_the_web_can_read_it(tmp_path: Path) -> None:
 def test_settings_are_named() -> None:
     options = AllocatorSettings(expandable_segments=True, max_split_size_bytes=64 * MIB)
     settings = torch_snapshot(a_trace(), options)["allocator_settings"]
-    assert AllocatorSettings.from_environment(settings["PYTORCH_CUDA_ALLOC_CONF"]) == options
+    assert parse_conf(settings["PYTORCH_CUDA_ALLOC_CONF"]) == options
     assert (settings["expandable_segments"], settings["max_split_size"]) == (True, 64 * MIB)
     assert torch_snapshot(a_trace())["allocator_settings"]["max_split_size"] == -1

@@ -1,4 +1,4 @@
-"""Memory over a run in a file that a person opens: a picture, a page, a snapshot or the trace."""
+"""Memory over a run in a file that a person opens: a drawing, a page, a snapshot or the trace."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from ftcheck.allocator.caching import AllocatorSettings
-from ftcheck.allocator.replay import ReplayResult
 from ftcheck.allocator.snapshot import save_torch_snapshot
 from ftcheck.allocator.trace import Trace
+from ftcheck.cards import Card
 from ftcheck.errors import InputError
 from ftcheck.files import written_beside
+from ftcheck.report.timeline.drawing import timeline_png, timeline_svg
 from ftcheck.report.timeline.page import timeline_page
-from ftcheck.report.timeline.png import timeline_png
 from ftcheck.report.timeline.series import Series
-from ftcheck.report.timeline.svg import timeline_svg
 
 __all__ = ["TIMELINE_SUFFIXES", "check_suffix", "write_timeline"]
 
@@ -43,24 +42,20 @@ def write_timeline(
     trace: Trace,
     *,
     title: str,
-    budget_bytes: int | None = None,
-    replayed: ReplayResult | None = None,
+    card: Card | None = None,
     settings: AllocatorSettings | None = None,
 ) -> None:
-    """Write a trace as what the suffix of the file names; written beside and renamed.
+    """Write a trace in the form that the suffix of the file names; written beside and renamed.
 
-    Pictures and pages stack the requested bytes by category over the events of the run, name the
-    phases, mark the peak, and draw the budget and what the allocator holds.
+    Pictures and pages stack the requested bytes by category over the events of the run, and show
+    the phases, the peak, what is reserved, the budget, and where memory runs out.
 
     Args:
         path: File to write; its folder must exist.
-        trace: What was asked for.
+        trace: What was requested.
         title: What was run, such as `gpt2-lora on an RTX 4070`.
-        budget_bytes: What the allocator may take: the card less its context. A snapshot is taken
-            under this limit. `None`: no budget.
-        replayed: Of this trace, by `replay(trace, ..., points=2000)`: where its timeline is, what
-            is reserved is drawn, and so is the event at which memory ran out.
-        settings: Of the allocator, for a snapshot; `None`: the defaults.
+        card: Its budget limits the allocator; `None`: no limit.
+        settings: Of the allocator; `None`: the defaults.
 
     Raises:
         InputError: The suffix is none of `TIMELINE_SUFFIXES`.
@@ -73,14 +68,15 @@ def write_timeline(
         if suffix in (".json", ".jsonl"):
             trace.save(partial)
         elif suffix == ".pickle":
-            save_torch_snapshot(trace, partial, settings, budget_bytes)
+            limits = (None, None) if card is None else (card.allocator_bytes, card.capacity_bytes)
+            save_torch_snapshot(trace, partial, settings, limits[0], device_total_bytes=limits[1])
         else:
-            series = Series.of(trace, replayed, title=title, budget_bytes=budget_bytes)
+            series = Series.of(trace, title=title, card=card, settings=settings)
             partial.write_bytes(_DRAWINGS[suffix](series))
 
 
 def check_suffix(file: Path) -> None:
-    """Refuse a file whose suffix says nothing that `write_timeline` writes.
+    """Refuse a file whose suffix is none that `write_timeline` writes.
 
     Raises:
         InputError: The suffix is none of `TIMELINE_SUFFIXES`.
