@@ -20,8 +20,9 @@ from ftcheck.allocator.settings import (
     bad_value,
     is_power_of_two,
 )
+from ftcheck.errors import InputError
 
-__all__ = ["VARIABLES", "conf_from_environ", "format_conf", "parse_conf"]
+__all__ = ["VARIABLES", "conf_from_environ", "format_conf", "parse_conf", "read_conf"]
 
 VARIABLES: Final = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 """In the order in which torch 2.13 looks; the first one that is set counts, alone."""
@@ -70,19 +71,37 @@ def parse_conf(text: str) -> AllocatorSettings:
     return AllocatorSettings(**values)
 
 
-def conf_from_environ(environ: Mapping[str, str]) -> AllocatorSettings:
-    """Settings from environment variables, in torch 2.13's order of precedence.
+def read_conf(text: str, place: str) -> AllocatorSettings:
+    """`parse_conf` of what a user wrote.
+
+    Args:
+        text: Such as `expandable_segments:True`.
+        place: Where it was written: a variable or an option.
 
     Raises:
-        ValueError: As for `parse_conf`, with the name of the variable in front.
+        InputError: As for `parse_conf`, with the place in front.
+    """
+    try:
+        return parse_conf(text)
+    except ValueError as error:
+        raise InputError(
+            f"{place}: {error}", next_step="Write it as torch has it: expandable_segments:True."
+        ) from error
+
+
+def conf_from_environ(environ: Mapping[str, str]) -> AllocatorSettings | None:
+    """Settings from environment variables, in torch 2.13's order of precedence.
+
+    Returns:
+        `None` where no variable is set.
+
+    Raises:
+        InputError: As for `read_conf`.
     """
     for name in VARIABLES:
         if name in environ:
-            try:
-                return parse_conf(environ[name])
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-    return AllocatorSettings()
+            return read_conf(environ[name], name)
+    return None
 
 
 def format_conf(settings: AllocatorSettings) -> str:

@@ -33,8 +33,6 @@ class Recording:
     """What a snapshot says about one device."""
 
     device: int
-    devices: int
-    """How many devices have events or memory in the file."""
     events: int
     """Events of the device in the file."""
     trace: Trace = field(repr=False)
@@ -93,7 +91,6 @@ def read_recording(snapshot: Mapping[str, Any], device: int | None = None) -> Re
     is_complete = min(reserved) >= 0 and max(reserved) >= peak_requested_bytes
     return Recording(
         device=rows.device,
-        devices=len(devices),
         events=rows.count,
         trace=trace,
         conf=_conf(snapshot),
@@ -105,6 +102,7 @@ def read_recording(snapshot: Mapping[str, Any], device: int | None = None) -> Re
         if failure is not None and is_complete
         else None,
         gaps=(
+            *_gaps_of_devices(devices, rows, device),
             *_gaps_at_the_beginning(rows, before, reserved[0]),
             *_gaps_at_the_end(rows, trace, failure),
             *_gaps_throughout(rows, is_complete=is_complete),
@@ -133,24 +131,17 @@ def _chosen(devices: list[DeviceRows], device: int | None) -> DeviceRows:
     )
 
 
-def _freed(rows: DeviceRows) -> str:
-    """The action that ends a block: `skip_actions` may have left completed frees out."""
-    completed = any(event.action == "free_completed" for event in rows.events)
-    return "free_completed" if completed else "free_requested"
-
-
 def _alive_before(rows: DeviceRows) -> dict[int, tuple[int, Tags]]:
     """Requested bytes and tags of what was alive before the first event, by address.
 
     What no event allocated, and what an event freed or what is in use at the end.
     """
-    freed = _freed(rows)
     before: dict[int, tuple[int, Tags]] = {}
     seen: set[int] = set()
     for event in rows.events:
-        if event.action in ("alloc", freed) and event.address not in seen:
+        if event.action in ("alloc", "free") and event.address not in seen:
             seen.add(event.address)
-            if event.action == freed:
+            if event.action == "free":
                 tags = Tags(phase=BEFORE, stream=event.tags.stream)
                 before[event.address] = (event.size_bytes, tags)
     for block in rows.blocks:
@@ -174,7 +165,6 @@ def _replayable(
     rows: DeviceRows, before: Mapping[int, tuple[int, Tags]], failure: DeviceEvent | None
 ) -> tuple[Trace, int]:
     """The trace, and the most bytes that were requested and granted."""
-    freed = _freed(rows)
     recorder = TraceRecorder()
     for address, (size, tags) in sorted(before.items()):
         recorder.allocate(address, size, tags)
@@ -184,7 +174,7 @@ def _replayable(
             if event.action == "alloc":
                 recorder.allocate(event.address, event.size_bytes, event.tags)
                 peak_bytes = recorder.peak_bytes
-            elif event.action == freed:
+            elif event.action == "free":
                 recorder.free(event.address, event.tags)
             elif event is failure:
                 recorder.allocate(_FAILED_BLOCK, event.size_bytes, event.tags)
@@ -200,6 +190,17 @@ def _reserved_bytes(rows: DeviceRows) -> list[int]:
     """Reserved bytes before the first event and after each, reckoned back from the end."""
     changes = [SEGMENT_GROWTH.get(event.action, 0) * event.size_bytes for event in rows.events]
     return list(accumulate(changes, initial=rows.reserved_bytes - sum(changes)))
+
+
+def _gaps_of_devices(
+    devices: list[DeviceRows], chosen: DeviceRows, device: int | None
+) -> Iterator[str]:
+    others = ", ".join(str(rows.device) for rows in devices if rows is not chosen)
+    if others and device is None:
+        yield (
+            f"Device {chosen.device}, the busiest, is replayed alone; there are allocations on "
+            f"others, too (--device): {others}."
+        )
 
 
 def _gaps_at_the_beginning(
@@ -233,8 +234,8 @@ def _gaps_at_the_end(rows: DeviceRows, trace: Trace, failure: DeviceEvent | None
     gone = [event.size_bytes for event in alive if event.block not in known]
     if gone:
         yield (
-            f"{format_bytes(sum(gone))} (blocks: {format_count(len(gone))}) were freed after the last "
-            "event: recording was stopped before the snapshot was taken."
+            f"{format_bytes(sum(gone))} (blocks: {format_count(len(gone))}) were freed after the "
+            "last event: recording was stopped before the snapshot was taken."
         )
     if failure is not None:
         size = format_bytes(failure.size_bytes)

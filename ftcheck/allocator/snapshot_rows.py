@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,12 @@ SEGMENT_GROWTH: Final = {
 }
 """Action to the sign with which its size changes the reserved bytes."""
 
-_WITH_ADDRESS: Final = ("alloc", "free_requested", "free_completed", *SEGMENT_GROWTH)
 _IN_USE: Final = ("active_allocated", "active_pending_free", "active_awaiting_free")
 """The others are freed, but in use on another stream; the last is the documented name."""
 _DEFAULT_POOL: Final = ((0, 0), [0, 0])
 _LIMIT: Final = 2**63
+_OPERATOR: Final = re.compile(r"at::_ops::(\w+)::call\b", re.ASCII)
+_NODE: Final = re.compile(r"torch::autograd::(?:generated::)?(\w+)::apply\b", re.ASCII)
 _UNPICKLING_ERRORS: Final = (
     *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError),
     *(TypeError, ValueError, OverflowError, MemoryError, RecursionError),
@@ -60,6 +62,7 @@ class DeviceEvent(NamedTuple):
     number: int
     """Position in the file."""
     action: str
+    """`alloc`, `free`, `oom` or one of `SEGMENT_GROWTH`."""
     address: int
     """0 for an `oom`, which has none."""
     size_bytes: int
@@ -153,10 +156,16 @@ def device_rows(snapshot: Mapping[str, Any]) -> list[DeviceRows]:
 def _rows(device: int, trace: object, segments: list[Any]) -> DeviceRows:
     if not isinstance(trace, list):
         raise _malformed(f"device {device}", f"got {type(trace).__name__}, expected a list")
+    entries = [
+        _Row(f"device {device}, event {number}", entry) for number, entry in enumerate(trace)
+    ]
+    actions = [row.text("action") for row in entries]
+    # Until a free is completed another stream may use the block; `skip_actions` may leave it out.
+    freed = "free_completed" if "free_completed" in actions else "free_requested"
     events = tuple(
-        event
-        for number, entry in enumerate(trace)
-        if (event := _event(number, _Row(f"device {device}, event {number}", entry))) is not None
+        _event(number, "free" if action == freed else action, row)
+        for number, (action, row) in enumerate(zip(actions, entries, strict=True))
+        if action in ("alloc", freed, "oom", *SEGMENT_GROWTH)
     )
     own = [
         row
@@ -174,11 +183,7 @@ def _rows(device: int, trace: object, segments: list[Any]) -> DeviceRows:
     )
 
 
-def _event(number: int, row: _Row) -> DeviceEvent | None:
-    """An event of a kind that is replayed, or `None`."""
-    action = row.text("action")
-    if action not in _WITH_ADDRESS and action != "oom":
-        return None
+def _event(number: int, action: str, row: _Row) -> DeviceEvent:
     return DeviceEvent(
         number=number,
         action=action,
@@ -256,7 +261,8 @@ class _Row:
         """Tags, with the operation, the module and the category of the frames.
 
         Frames that `torch_snapshot` wrote name all three. Otherwise the operation and the module
-        are the function and the `file:line` of the innermost Python frame.
+        are the function and the `file:line` of the innermost Python frame, or, in a backward pass,
+        the operator and the node of the graph.
         """
         frames = [_Row(f"{self.place}, frame", frame) for frame in self.items("frames")[-2:]]
         names = {row.text("filename"): row.text("name") for row in frames}
@@ -273,27 +279,36 @@ class _Row:
 
     def _source(self, *, is_ours: bool) -> tuple[str, str]:
         """Operation and module."""
-        rows = [_Row(f"{self.place}, frame", frame) for frame in self._innermost(is_ours=is_ours)]
-        if not rows or rows[0].text("filename") in (CATEGORY_FRAME, PHASE_FRAME):
+        frames = self.items("frames")
+        if not frames:
             return "", ""
-        name, filename = rows[0].text("name"), rows[0].text("filename")
+        python = None if is_ours else next(filter(_is_python, frames), None)
+        if python is None and not is_ours and (native := _native_source(frames)):
+            return native
+        row = _Row(f"{self.place}, frame", python or frames[0])
+        name, filename = row.text("name"), row.text("filename")
+        if filename in (CATEGORY_FRAME, PHASE_FRAME):
+            return "", ""
         if is_ours:
             return name, "" if filename == name else filename
-        return name, f"{filename}:{rows[0].whole('line', 0)}"
-
-    def _innermost(self, *, is_ours: bool) -> list[Any]:
-        """The frame that names the source, if there is one; there may be hundreds of others."""
-        frames = self.items("frames")
-        if not is_ours:
-            for frame in frames:
-                filename = frame.get("filename") if isinstance(frame, dict) else None
-                if isinstance(filename, str) and filename.endswith(".py"):
-                    return [frame]
-        return frames[:1]
+        return name, f"{filename}:{row.whole('line', 0)}"
 
     def _value(self, key: str, default: Any) -> Any:
         value = self._row.get(key)
         return default if value is None else value
+
+
+def _is_python(frame: object) -> bool:
+    filename = frame.get("filename") if isinstance(frame, dict) else None
+    return isinstance(filename, str) and filename.endswith(".py")
+
+
+def _native_source(frames: list[Any]) -> tuple[str, str] | None:
+    """The outermost operator that C++ called, and the node of the backward pass that called it."""
+    names = [str(frame.get("name")) for frame in frames if isinstance(frame, dict)]
+    operators = [found[1] for name in names if (found := _OPERATOR.match(name))]
+    nodes = [found[1] for name in names if (found := _NODE.match(name))]
+    return (f"aten::{operators[-1]}", nodes[0] if nodes else "") if operators else None
 
 
 def _short(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["vram"]
 
 _DOES_NOT_FIT = 1
+_DEFAULT_RECIPE = "gpt2-wikitext2"
 
 
 @click.command()
-@click.argument("recipe", default="gpt2-wikitext2", required=False)
+@click.argument("recipe", required=False)
 @set_option
 @click.option("--card", metavar="NAME", help="Card to fit; --list-cards lists them.")
 @click.option("--vram", "amount", metavar="SIZE", help="Memory to fit, such as 8GiB.")
@@ -45,6 +47,19 @@ _DOES_NOT_FIT = 1
     help="Draw memory over time: .html, .svg, .png, or .pickle for pytorch.org/memory_viz.",
 )
 @click.option(
+    "--replay",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Replay a memory snapshot (torch.cuda.memory._dump_snapshot) instead of a recipe.",
+)
+@click.option("--device", type=click.IntRange(min=0), help="GPU of --replay. [default: busiest]")
+@click.option(
+    "--alloc-conf",
+    metavar="CONF",
+    help="Allocator settings, such as expandable_segments:True. "
+    "[default: PYTORCH_ALLOC_CONF, or as recorded]",
+)
+@click.option(
     "--validate",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
@@ -59,7 +74,7 @@ _DOES_NOT_FIT = 1
 )
 @form_options("report", "text", "json", "markdown")
 def vram(
-    recipe: str,
+    recipe: str | None,
     overrides: tuple[str, ...],
     card: str | None,
     amount: str | None,
@@ -70,6 +85,9 @@ def vram(
     what_if: bool,
     max_batch: bool,
     timeline: Path | None,
+    replay: Path | None,
+    device: int | None,
+    alloc_conf: str | None,
     validate: Path | None,
     timeout: float,
     style: str,
@@ -78,7 +96,8 @@ def vram(
     """Say what RECIPE takes on a card, and whether it fits; no card is needed.
 
     RECIPE is a TOML file or the name of a built-in recipe. The recipe is run in small on a virtual
-    GPU; with --measure on the card of this machine. Exit code 1: it does not fit.
+    GPU; with --measure on the card of this machine; with --replay a snapshot of a run is replayed.
+    Exit code 1: it does not fit.
     """
     from ftcheck.cards import load_cards
     from ftcheck.recipe import load_recipe
@@ -88,9 +107,29 @@ def vram(
     if list_cards:
         click.echo(_cards(extra))
         return 0
+    if alloc_conf is not None:
+        _set_alloc_conf(alloc_conf)
+    if replay is not None:
+        if recipe or overrides or measure or what_if or max_batch or validate:
+            raise InputError(
+                "--replay goes with none of RECIPE, --set, --measure, --what-if, --max-batch and "
+                "--validate.",
+                next_step="Leave them out: the snapshot is what was run.",
+            )
+        text, fits = _replay(
+            replay,
+            named_budget(card, amount, extra),
+            device=device,
+            timeline=timeline,
+            style=style,
+        )
+        emit(text, output)
+        return _DOES_NOT_FIT if fits is False else 0
+    if device is not None:
+        raise InputError("--device needs --replay.", next_step="Name a snapshot with --replay.")
     if validate is not None:
         return _validate(validate)
-    loaded = load_recipe(recipe, overrides=overrides)
+    loaded = load_recipe(recipe or _DEFAULT_RECIPE, overrides=overrides)
     budget = named_budget(card, amount, extra) or budget_of(loaded, extra)
     if measure and (what_if or max_batch or timeline):
         raise InputError(
@@ -152,6 +191,43 @@ def _answer(
     return _formatted(report, parts, style), report.fits
 
 
+def _set_alloc_conf(text: str) -> None:
+    """Put `--alloc-conf` where predictions, replays and torch itself look first."""
+    from ftcheck.allocator.conf import VARIABLES, read_conf
+
+    read_conf(text, "--alloc-conf")
+    os.environ[VARIABLES[0]] = text
+
+
+def _replay(
+    file: Path,
+    budget: Card | None,
+    *,
+    device: int | None,
+    timeline: Path | None,
+    style: str,
+) -> tuple[str, bool | None]:
+    """The report on a snapshot, and the verdict."""
+    from ftcheck.allocator.conf import conf_from_environ
+    from ftcheck.cli.console import ConsoleProgress
+    from ftcheck.report.vram_replay import replay_dict, replay_markdown, replay_summary
+    from ftcheck.vram.snapshot_replay import replay_snapshot
+
+    with ConsoleProgress() as progress:
+        if timeline is not None:
+            _check_place(timeline)
+        settings = conf_from_environ(os.environ)
+        progress.stage(f"Replaying {file}")
+        replayed = replay_snapshot(file, card=budget, settings=settings, device=device)
+        if timeline is not None:
+            progress.stage(f"Drawing {timeline}")
+            _draw(timeline, replayed.report)
+    if style == "json":
+        return _json(replay_dict(replayed)), replayed.report.fits
+    text = replay_markdown(replayed) if style == "markdown" else replay_summary(replayed)
+    return text, replayed.report.fits
+
+
 def _check_place(timeline: Path) -> None:
     from ftcheck.report.timeline import check_suffix
 
@@ -191,16 +267,15 @@ def _formatted(report: VramReport, parts: Mapping[str, object], style: str) -> s
     from ftcheck.report.vram_summary import vram_markdown, vram_summary
 
     if style == "json":
-        from ftcheck.environment import current
-
-        whole = {
-            **report.to_dict(),
-            **extras_dict(parts),
-            "environment": current().to_dict(),
-        }
-        return json.dumps(whole, indent=2)
+        return _json({**report.to_dict(), **extras_dict(parts)})
     text = vram_markdown(report) if style == "markdown" else vram_summary(report)
     return "\n\n".join([text, *extras_text(parts)])
+
+
+def _json(report: dict[str, object]) -> str:
+    from ftcheck.environment import current
+
+    return json.dumps({**report, "environment": current().to_dict()}, indent=2)
 
 
 def _validate(folder: Path) -> int:

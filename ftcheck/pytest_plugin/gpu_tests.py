@@ -195,14 +195,16 @@ class OnVirtual:
     def _begin(self) -> None:
         """Make the virtual GPU of this process; it stays."""
         from ftcheck.allocator.caching import Allocator
+        from ftcheck.allocator.conf import conf_from_environ
         from ftcheck.pytest_plugin.values_asked import Asked, mark_metrics, mark_numbers
         from ftcheck.vgpu.gpu import VirtualGpu as Device
         from ftcheck.vgpu.libraries import on_import
-        from ftcheck.vram.prediction import allocator_settings
 
         card, assumed = stood_in_for(self._config.stash[SETTINGS])
         allocator = Allocator(
-            allocator_settings(), card.allocator_bytes, device_total_bytes=card.capacity_bytes
+            conf_from_environ(os.environ),
+            card.allocator_bytes,
+            device_total_bytes=card.capacity_bytes,
         )
         device = Device(card.compute_capability)
         device.limit(allocator)

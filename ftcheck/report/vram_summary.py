@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ftcheck.allocator.categories import ACTIVATIONS
 from ftcheck.units import format_bytes, format_count, format_seconds
-from ftcheck.vram.vram_report import Holding, VramReport
+from ftcheck.vram.vram_report import Failure, Holding, Peak, VramReport
 
 __all__ = ["table", "vram_markdown", "vram_summary"]
 
@@ -80,8 +80,7 @@ def _phases(report: VramReport) -> str:
 def _peak(report: VramReport) -> str:
     peak = report.peak
     assert peak is not None
-    where = f"{peak.op} in {peak.module}" if peak.module else peak.op
-    lines = [f"At the peak, in {peak.phase}: {where}"]
+    lines = [f"At the peak, in {_where(peak)}"]
     rows: list[tuple[str, ...]] = []
     for holding in peak.holdings:
         rows.append(_holding(holding, report.peak_allocated_bytes))
@@ -108,12 +107,20 @@ def _holding(holding: Holding, whole: int, indent: str = "") -> tuple[str, str, 
 def _failure(report: VramReport) -> str:
     failure = report.failure
     assert failure is not None
-    where = f" in {failure.module}" if failure.module else ""
-    return (
-        f"torch.OutOfMemoryError: {failure.message}\n"
-        f"  in {failure.phase}: {failure.op}{where}\n"
-        "  What helps, and by how much: ftcheck vram --what-if"
-    )
+    lines = [f"torch.OutOfMemoryError: {failure.message}", f"  in {_where(failure)}"]
+    if report.how != "replayed":
+        lines.append("  What helps, and by how much: ftcheck vram --what-if")
+    elif not report.settings.expandable_segments:
+        lines.append("  Try other allocator settings: --alloc-conf expandable_segments:True")
+    return "\n".join(lines)
+
+
+def _where(place: Peak | Failure) -> str:
+    """Phase, operation and module, as far as they are known."""
+    phase = place.phase or "start"
+    if not place.op:
+        return phase
+    return f"{phase}: {place.op} in {place.module}" if place.module else f"{phase}: {place.op}"
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:

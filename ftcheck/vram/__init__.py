@@ -1,8 +1,9 @@
 """VRAM: predicted without a card, measured on one.
 
 `predict` runs a recipe, a `Trainer` or a step on the virtual GPU and replays what it allocated
-through a simulation of PyTorch's CUDA caching allocator; `measure` runs it on a card. Both give a
-`VramReport`. The names are loaded on first use.
+through a simulation of PyTorch's CUDA caching allocator; `measure` runs it on a card;
+`replay_snapshot` replays the memory snapshot of a run. Each gives a `VramReport`, the last beside
+what was recorded. The names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ftcheck.cards import cards as known_cards
     from ftcheck.vram.measurement import measure as measure
     from ftcheck.vram.prediction import predict as predict
+    from ftcheck.vram.snapshot_replay import replay_snapshot as replay_snapshot
     from ftcheck.vram.vram_report import VramReport as VramReport
 
 _HOMES = {
@@ -23,9 +25,10 @@ _HOMES = {
     "known_cards": ("ftcheck.cards", "cards"),
     "measure": ("ftcheck.vram.measurement", "measure"),
     "predict": ("ftcheck.vram.prediction", "predict"),
+    "replay_snapshot": ("ftcheck.vram.snapshot_replay", "replay_snapshot"),
 }
 
-__all__ = ["Card", "VramReport", "known_cards", "measure", "predict"]
+__all__ = ["Card", "VramReport", "known_cards", "measure", "predict", "replay_snapshot"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ftcheck import vgpu
-from ftcheck.allocator.caching import AllocatorSettings
 from ftcheck.allocator.conf import conf_from_environ
 from ftcheck.cards import Card
-from ftcheck.errors import InputError
 from ftcheck.vram.meter import Meter
 from ftcheck.vram.vram_report import VramReport, report_on
 from ftcheck.vram.workload import Subject, Workload, workload_of
 
-__all__ = ["allocator_settings", "predict", "predict_many"]
+__all__ = ["predict", "predict_many"]
 
 _CAPABILITY: Final = (8, 9)
 """Of RTX 40 cards: where no card was named, attention kernels are chosen as they choose."""
@@ -87,7 +85,7 @@ def predict_many(
     Yields:
         Position and report, in the order in which they end; or the error that `predict` raises.
     """
-    settings = allocator_settings()
+    settings = conf_from_environ(os.environ)
     workloads = [workload_of(subject, card) for subject in subjects]
     calls = [
         vgpu.Call(_run, (workload,), {}, capability or _capability(workload.card))
@@ -135,17 +133,3 @@ def _nothing(workload: Workload) -> vgpu.Unmeasured:
 
 def _capability(budget: Card | None) -> tuple[int, int]:
     return _CAPABILITY if budget is None else budget.compute_capability
-
-
-def allocator_settings() -> AllocatorSettings:
-    """Settings from `PYTORCH_ALLOC_CONF` or `PYTORCH_CUDA_ALLOC_CONF` of this process.
-
-    Raises:
-        InputError: A value that torch would not take.
-    """
-    try:
-        return conf_from_environ(os.environ)
-    except ValueError as error:
-        raise InputError(
-            str(error), next_step="Write it as torch has it, such as expandable_segments:True."
-        ) from error

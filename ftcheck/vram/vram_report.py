@@ -19,6 +19,8 @@ __all__ = ["Block", "Failure", "Holding", "Peak", "VramReport", "report_on"]
 _KIND: Final = re.compile(r"\((\w+)\)$")
 _LARGEST: Final = 10
 
+How = Literal["predicted", "measured", "replayed"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
@@ -81,11 +83,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VramReport:
-    """The memory of a run; every figure says by `how` whether it was predicted or measured.
+    """The memory of a run; `how` says where its figures come from.
 
     Attributes:
         subject: Name of the recipe, or of the function that was run.
-        how: `predicted` on the virtual GPU, or `measured` on a card.
+        how: `predicted` on the virtual GPU, `measured` on a card, or `replayed` from a snapshot.
         card: The budget; `None` where none was named.
         peak_allocated_bytes: Most bytes in use (`torch.cuda.max_memory_allocated`).
         peak_reserved_bytes: Most bytes that the allocator took (`torch.cuda.max_memory_reserved`)
@@ -106,7 +108,7 @@ class VramReport:
     """
 
     subject: str
-    how: Literal["predicted", "measured"]
+    how: How
     card: Card | None
     peak_allocated_bytes: int
     peak_reserved_bytes: int
@@ -163,6 +165,7 @@ def report_on(
     *,
     subject: str,
     card: Card | None,
+    how: How = "predicted",
     settings: AllocatorSettings | None = None,
     assumptions: Sequence[str] = (),
     facts: dict[str, Any] | None = None,
@@ -174,6 +177,7 @@ def report_on(
         trace: Every allocation and free of the run.
         subject: What was run.
         card: The budget; `None` gives no verdict.
+        how: Where the trace comes from: the virtual GPU or a snapshot.
         settings: Of the allocator, as `PYTORCH_ALLOC_CONF` says; `None`: the defaults.
         assumptions: What the trace rests on.
         facts: What else the run told.
@@ -189,7 +193,7 @@ def report_on(
     context_bytes = 0 if card is None else card.context_overhead_bytes
     return VramReport(
         subject=subject,
-        how="predicted",
+        how=how,
         card=card,
         peak_allocated_bytes=free.peak_allocated_bytes,
         peak_reserved_bytes=free.peak_reserved_bytes,

@@ -154,7 +154,7 @@ def test_requested_frees_count_where_completed_ones_are_not_recorded() -> None:
 
 def test_figures_of_the_run() -> None:
     found = read_recording(recorded())
-    assert (found.device, found.devices, found.events) == (0, 2, 7)
+    assert (found.device, found.events) == (0, 7)
     assert found.peak_requested_bytes == 512 + 500 + 1000 + 100
     assert found.peak_reserved_bytes == 0x2000 + 512 + 2 * MIB
     assert found.allocated_bytes == 0xC00 + 0x400 + 512
@@ -226,6 +226,22 @@ def test_the_settings_of_the_run(name: str) -> None:
     assert read_recording(snapshot).conf == "expandable_segments:True"
 
 
+def test_a_backward_pass_without_python_names_operator_and_node() -> None:
+    stack = [
+        frame("??", 0, "torch::unwind::unwind()"),
+        frame("RegisterCUDA.cpp", 0, "at::(anonymous namespace)::wrapper_CUDA_div_Tensor(at::T"),
+        frame("??", 0, "at::_ops::div_Tensor::call(at::Tensor const&, at::Tensor const&)"),
+        frame("??", 0, "at::_ops::div_Scalar::redispatch(c10::DispatchKeySet, at::Tensor)"),
+        frame("??", 0, "at::_ops::div_Scalar::call(at::Tensor const&, c10::Scalar const&)"),
+        frame("??", 0, "torch::autograd::generated::MeanBackward0::apply(std::vector<at::T"),
+        frame("??", 0, "torch::autograd::Node::operator()(std::vector<at::Tensor, std::al"),
+    ]
+    found = read_recording(whole({**ALLOC, "frames": stack}, blocks=(USED,))).trace[0].tags
+    assert (found.op, found.module) == ("aten::div_Scalar", "MeanBackward0")
+    found = read_recording(whole({**ALLOC, "frames": stack[:2]}, blocks=(USED,))).trace[0].tags
+    assert (found.op, found.module) == ("torch::unwind::unwind()", "??:0")
+
+
 # Devices.
 
 
@@ -234,8 +250,14 @@ def test_the_busiest_device_is_read() -> None:
     assert read_recording(snapshot).device == 0
     snapshot["device_traces"].reverse()
     found = read_recording(snapshot)
-    assert (found.device, found.devices) == (1, 2)
-    assert read_recording(snapshot, device=0).device == 0
+    assert found.device == 1
+    assert found.gaps[0] == (
+        "Device 1, the busiest, is replayed alone; there are allocations on others, too "
+        "(--device): 0."
+    )
+    named = read_recording(snapshot, device=0)
+    assert named.device == 0
+    assert "busiest" not in named.gaps[0]
 
 
 def test_the_other_device() -> None:
@@ -252,7 +274,8 @@ def test_a_device_on_which_nothing_was_allocated_is_not_read() -> None:
         read_recording(snapshot)
     snapshot["device_traces"].append([ALLOC])
     found = read_recording(snapshot)
-    assert (found.device, found.devices) == (1, 1)
+    assert found.device == 1
+    assert "busiest" not in found.gaps[0]
     with pytest.raises(InputError, match="device 0: the snapshot has no allocations on it"):
         read_recording(snapshot, device=0)
 
@@ -269,7 +292,7 @@ def test_memory_from_before_the_recording_is_named() -> None:
     for each in snapshot["segments"]:
         for part in each["blocks"]:
             part["frames"] = []
-    assert gaps(snapshot) == (
+    assert gaps(snapshot)[1:] == (
         "Recording began with 1.96 KiB in use (blocks: 3) and 8.50 KiB reserved. The replay begins "
         "with these blocks and an empty cache; earlier peaks are unknown.",
     )
@@ -277,7 +300,7 @@ def test_memory_from_before_the_recording_is_named() -> None:
 
 def test_a_history_that_was_cut_off_is_named() -> None:
     # Two of the blocks were recorded when they were allocated, and their events are gone.
-    assert gaps(recorded())[1] == (
+    assert gaps(recorded())[2] == (
         "The history is cut off: it was full (at 7 events, see max_entries) or cleared. Blocks "
         "whose allocation it lost: 2."
     )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ftcheck.allocator import settings as allocator_settings
 from ftcheck.allocator.conf import conf_from_environ, format_conf, parse_conf
 from ftcheck.allocator.settings import AllocatorSettings
+from ftcheck.errors import InputError
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 DIVISIONS = st.sampled_from([0, 1, 2, 4, 8, 16, 64])
@@ -153,9 +154,10 @@ def test_the_first_variable_that_is_set_counts_alone() -> None:
         "PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64",
     }
     read = conf_from_environ(both)
+    assert read is not None
     assert (read.expandable_segments, read.max_split_size_bytes) == (False, 64 * MIB)
-    assert conf_from_environ({}) == AllocatorSettings()
-    with pytest.raises(ValueError, match="PYTORCH_ALLOC_CONF: nope: unknown key"):
+    assert conf_from_environ({}) is None
+    with pytest.raises(InputError, match="PYTORCH_ALLOC_CONF: nope: unknown key"):
         conf_from_environ({"PYTORCH_ALLOC_CONF": "nope:1"})
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import ftcheck.vram
+from ftcheck.allocator.recording import read_recording
 from ftcheck.allocator.replay import replay
-from ftcheck.allocator.snapshot import trace_from_snapshot
 from ftcheck.pipeline.progress import Silent
 from ftcheck.recipe import load_recipe
 from ftcheck.vram.measurement import this_card
@@ -55,8 +55,10 @@ def test_a_real_history_replays_to_the_reserved_peak_of_the_card() -> None:
         snapshot = torch.cuda.memory._snapshot()
     finally:
         torch.cuda.memory._record_memory_history(enabled=None)
-    result = replay(trace_from_snapshot(snapshot))
+    recording = read_recording(snapshot)
+    result = replay(recording.trace)
     assert result.peak_reserved_bytes == torch.cuda.max_memory_reserved()
+    assert recording.peak_reserved_bytes == torch.cuda.max_memory_reserved()
     assert result.peak_allocated_bytes == torch.cuda.max_memory_allocated()
 
 
