@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -281,6 +282,17 @@ def test_pictures_are_the_same_every_time() -> None:
     assert "dc:date" not in timeline_svg(drawn)
     assert "matplotlib.org" not in timeline_svg(drawn)
     assert b"matplotlib" not in timeline_png(drawn)
+
+
+def test_the_style_of_the_user_changes_nothing() -> None:
+    import matplotlib
+
+    drawn = series(run(), 300)
+    plain = timeline_svg(drawn), timeline_png(drawn)
+    own: dict[Any, Any] = {"axes.facecolor": "#ff0000", "font.size": 3, "text.color": "#ff0000"}
+    with matplotlib.rc_context(own):
+        assert (timeline_svg(drawn), timeline_png(drawn)) == plain
+        assert {name: matplotlib.rcParams[name] for name in own} == own
 
 
 def test_letters_that_no_font_has_are_drawn() -> None:

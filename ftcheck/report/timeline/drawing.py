@@ -135,7 +135,9 @@ def _render(series: Series, form: str) -> bytes:
     # In an SVG this would turn text into paths; there the style sheet does the same.
     outline = [withStroke(linewidth=3, foreground=_GROUND)] if form == "png" else None
     content = io.BytesIO()
-    with matplotlib.rc_context(style), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()  # whatever style the user has
+        matplotlib.rcParams.update(style)
         # Browsers have fonts for letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure = Figure(facecolor=_GROUND)
