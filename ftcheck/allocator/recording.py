@@ -207,17 +207,18 @@ def _gaps_at_the_beginning(
     rows: DeviceRows, before: Mapping[int, tuple[int, Tags]], reserved_bytes: int
 ) -> Iterator[str]:
     in_use = format_bytes(sum(size for size, _ in before.values()))
-    reserved = format_bytes(reserved_bytes)
+    # Negative where events of segments are missing.
+    reserved = f" and {format_bytes(reserved_bytes)} reserved" if reserved_bytes >= 0 else ""
     if not rows.events:
         yield (
-            f"There is no history, only the {in_use} in use and {reserved} reserved when the "
-            "snapshot was taken: earlier peaks are unknown."
+            f"There is no history, only the {in_use} in use{reserved} when the snapshot was taken: "
+            "earlier peaks are unknown."
         )
     elif before or reserved_bytes > 0:
         yield (
-            f"Recording began with {in_use} in use (blocks: {format_count(len(before))}) and "
-            f"{reserved} reserved. The replay begins with these blocks and an empty cache; earlier "
-            "peaks are unknown."
+            f"The history begins with {in_use} in use (blocks: {format_count(len(before))})"
+            f"{reserved}. The replay begins with these blocks and an empty cache; earlier peaks "
+            "are unknown."
         )
     allocated = {event.address for event in rows.events if event.action == "alloc"}
     dropped = sum(block.has_frames and block.address not in allocated for block in rows.blocks)

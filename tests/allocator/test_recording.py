@@ -293,8 +293,8 @@ def test_memory_from_before_the_recording_is_named() -> None:
         for part in each["blocks"]:
             part["frames"] = []
     assert gaps(snapshot)[1:] == (
-        "Recording began with 1.96 KiB in use (blocks: 3) and 8.50 KiB reserved. The replay begins "
-        "with these blocks and an empty cache; earlier peaks are unknown.",
+        "The history begins with 1.96 KiB in use (blocks: 3) and 8.50 KiB reserved. The replay "
+        "begins with these blocks and an empty cache; earlier peaks are unknown.",
     )
 
 
@@ -314,7 +314,9 @@ def test_a_ring_buffer_drops_the_oldest_events() -> None:
     assert gaps(snapshot) == ()
     snapshot["device_traces"][0] = snapshot["device_traces"][0][-2:]
     began, cut_off = gaps(snapshot)
-    assert began.startswith("Recording began with 12.00 MiB in use (blocks: 1) and 20.00 MiB res")
+    assert began.startswith(
+        "The history begins with 12.00 MiB in use (blocks: 1) and 20.00 MiB res"
+    )
     assert "full (at 2 events" in cut_off
 
 
@@ -343,6 +345,9 @@ def test_missing_segments_leave_the_reserved_peak_unknown() -> None:
     found = read_recording(snapshot)
     assert found.peak_reserved_bytes is None
     assert "Events of segments are missing (skip_actions)" in found.gaps[-2]
+    snapshot["device_traces"][0].append(event("segment_alloc", 2**36, 99 * MIB))
+    snapshot["device_traces"][0].pop(1)
+    assert "in use (blocks: 1). The replay begins" in read_recording(snapshot).gaps[0]
 
 
 @pytest.mark.parametrize("place", ["segment", "event"])
